@@ -1,0 +1,154 @@
+"""Archiving beside `rsync -a -e ssh`, through the same sshd on loopback: 2,000 small files, one big, and both again.
+
+    python benchmarks/archive.py [--rounds 5] [--peers]
+
+Whole processes are timed, interleaved; the medians go into the table. Ours is a fresh Python that imports, connects,
+archives one attempt (with hashes, record and sync to disk, which rsync does without) and publishes it. "Again": an
+attempt that was brought in whole but not published is taken up anew. `--profile FILE` profiles one of ours instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve()
+sys.path.insert(0, str(HERE.parent.parent))
+
+TOKEN = "bench0-attempt"
+
+
+def child(config: str, known_hosts: str, node: str, store: str, stop: bool) -> None:
+    """Archive the one attempt there is; what a coordinator does, without its queue."""
+    from distribute_ssh.node.connection import Connector, KnownHosts
+    from distribute_ssh.node.probe import Facts
+    from distribute_ssh.storage.archive import Parcel, archive
+    from distribute_ssh.storage.disk import LocalStorage
+
+    class Stopped(LocalStorage):
+        """Storage that breaks in the moment of publishing."""
+
+        async def rename(self, pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, OSError]:
+            return {old: OSError(5, "stopped") for old, _ in pairs}
+
+    async def run() -> None:
+        connector = Connector(KnownHosts(Path(known_hosts)), config=Path(config))
+        link = await connector.open("lab1", "lab1")
+        storage = Stopped(Path(store)) if stop else LocalStorage(Path(store))
+        parcel = Parcel(TOKEN, "bench", "batch", "job", "job_output.txt", {"attempt": 1})
+        facts = Facts(has_tar=True, find_printf=True)
+        [outcome] = await archive(link, os.fsencode(node), [parcel], storage, facts=facts)
+        await link.close()
+        if outcome.published == stop:
+            raise SystemExit(f"not as expected: {outcome}")
+
+    asyncio.run(run())
+
+
+class Case:
+    """One tree on the node, and both ways to bring it."""
+
+    def __init__(self, folder: Path, lab_folder: Path, fill: Callable[[Path], None]) -> None:
+        self.node = folder / "node"
+        self.store = folder / "store"
+        self.copy = folder / "copy"
+        self.config = lab_folder / "ssh_config"
+        self.known_hosts = lab_folder / "own_known_hosts"
+        save = self.node / "attempts" / TOKEN / "save"
+        save.mkdir(parents=True)
+        (save.parent / "output").write_text("done\n")
+        fill(save)
+
+    def clean(self) -> None:
+        for path in (self.store, self.copy):
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir()
+        os.sync()  # what earlier runs left to write is not this one's
+
+    def ours(self, *, stop: bool = False) -> None:
+        command = [sys.executable, str(HERE), "--child", str(self.config), str(self.known_hosts), str(self.node)]
+        subprocess.run([*command, str(self.store), str(int(stop))], check=True)
+
+    def rsync(self) -> None:
+        source = f"lab1:{self.node}/attempts/{TOKEN}/save/"
+        subprocess.run(["rsync", "-a", "-e", f"ssh -F {self.config}", source, f"{self.copy}/"], check=True)
+
+    def unpublish(self, journal: bytes) -> None:
+        """Back to the moment before publishing."""
+        batch = self.store / "bench" / "batch"
+        (batch / "job" / "job.json").unlink()
+        (batch / "job").rename(batch / f".part-{TOKEN}")
+        (batch / f".part-{TOKEN}.journal").write_bytes(journal)
+
+
+def timed(act: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def measure(case: Case, rounds: int) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Seconds of each run: ours, rsync; ours again, rsync again."""
+    first_ours, first_rsync, again_ours, again_rsync = [], [], [], []
+    for _ in range(rounds):
+        case.clean()
+        first_ours.append(timed(case.ours))
+        first_rsync.append(timed(case.rsync))
+    case.clean()
+    case.ours(stop=True)
+    case.rsync()
+    journal = (case.store / "bench" / "batch" / f".part-{TOKEN}.journal").read_bytes()
+    for _ in range(rounds):
+        again_ours.append(timed(case.ours))
+        again_rsync.append(timed(case.rsync))
+        case.unpublish(journal)
+    return first_ours, first_rsync, again_ours, again_rsync
+
+
+def small_files(save: Path) -> None:
+    for number in range(2000):
+        (save / f"{number:04}.dat").write_bytes(os.urandom(4096))
+
+
+def big_file(save: Path) -> None:
+    with (save / "field.bin").open("wb") as file:
+        for _ in range(512):
+            file.write(os.urandom(1 << 20))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep", type=Path, help="prepare everything in this folder, start sshd and wait")
+    rounds = parser.parse_args().rounds
+
+    from tests.support.lab import Lab
+
+    with tempfile.TemporaryDirectory(prefix="distribute-bench-") as folder:
+        lab = Lab(Path(folder) / "lab")
+        try:
+            lab.add("lab1")
+            print(f"{'':34} {'distribute':>10} {'rsync':>8} {'ratio':>6}   (medians of {rounds}, seconds)")
+            for name, fill in (("2,000 files of 4 KiB", small_files), ("one file of 512 MiB", big_file)):
+                case = Case(Path(folder) / name.replace(" ", "-"), lab.folder, fill)
+                ours, rsync, ours_again, rsync_again = map(statistics.median, measure(case, rounds))
+                for row, we, they in ((name, ours, rsync), (f"{name}, again", ours_again, rsync_again)):
+                    print(f"{row:34} {we:10.3f} {they:8.3f} {we / they:6.2f}", flush=True)
+        finally:
+            lab.close()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(*sys.argv[2:6], stop=sys.argv[6] == "1")
+    else:
+        main()

@@ -1,0 +1,55 @@
+"""The program itself: its commands, each with the module that holds it and one line of help."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import click
+
+from distribute_ssh import __version__
+from distribute_ssh.cli.group import EXIT_CODES, Family, Sections
+
+
+class Program(Family):
+    """`distribute`."""
+
+    sections: ClassVar[Sections] = {
+        "Work": {
+            "run": ("run", "Submit a jobs file and follow it to its end."),
+            "add": ("run", "Submit a jobs file and return."),
+            "status": ("status", "Show batches, or the jobs of one."),
+            "explain": ("explain", "Say why jobs wait, or why they failed."),
+            "logs": ("logs", "Show what a job or a build printed."),
+            "kill": ("kill", "End jobs."),
+            "retry": ("kill", "Queue jobs again that did not end well."),
+            "history": ("history", "Show what happened to a batch, and when."),
+        },
+        "Machines": {
+            "nodes": ("nodes", "Show nodes; probe, trust, drain and examine them."),
+            "runner": ("runner", "Drive the queue: for ever, or one pass for cron."),
+        },
+        "Help": {
+            "template": ("template", "Write a jobs file to start from."),
+            "where": ("where", "Show every folder and file in use."),
+            "completion": ("where", "Print the completion script of a shell."),
+        },
+    }
+
+
+def _version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(f"distribute {__version__}")
+        context.exit()
+
+
+program = Program(
+    "distribute",
+    help="Run batches of jobs on the machines of a lab, over nothing but ssh.",
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    params=[
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+        )
+    ],
+)

@@ -1,0 +1,350 @@
+"""The coordinator: load, decide, record, act, until there is nothing to do or somebody stops it. At most one a queue.
+
+It holds nothing that matters. `kill -9` at any instant is a normal stop: jobs run on, and whoever comes next finds the
+queue as it was written and the attempts as their folders say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distribute_ssh.errors import DistributeError, NodeError, StorageError, StoreError
+from distribute_ssh.evidence import Evidence
+from distribute_ssh.model.inventory import Inventory, NodeEntry
+from distribute_ssh.model.job import Batch
+from distribute_ssh.model.settings import Places
+from distribute_ssh.node import probe
+from distribute_ssh.node.connection import Connector, KnownHosts
+from distribute_ssh.node.link import Link
+from distribute_ssh.node.local import LocalLink
+from distribute_ssh.storage.batches import rename_batch, write_batch_files
+from distribute_ssh.storage.folder import Storage, open_storage
+from distribute_ssh.storage.record import batch_record
+from distribute_ssh.store import schema
+from distribute_ssh.store.queue import Queue
+from distribute_ssh.store.rows import NodeRow
+from distribute_ssh.store.spool import Spool
+from distribute_ssh.supervisor import Supervisor, Transfer, Work
+from distribute_ssh.tick import Live, Memory, Tick, Ticked
+
+log = logging.getLogger(__name__)
+
+CONNECTING = 8  # nodes that connect at once: sshd and jump hosts drop bursts
+ASK_QUEUE = 0.05  # seconds between looks whether another process wrote to the queue
+AT_LEAST = 5.0  # seconds between ticks when nothing happens
+PROBE_AGAIN = 12 * 3600.0  # seconds after which a node that was not restarted is probed anew
+CONNECT_LIMIT = 30.0  # seconds one pass waits for nodes that do not answer
+
+_T = TypeVar("_T")
+
+
+class Coordinator:
+    """Drives one queue. The caller holds the queue's lock."""
+
+    def __init__(self, queue: Queue, inventory: Inventory, places: Places) -> None:
+        self.queue = queue
+        self.queue_id = queue.id
+        self.inventory = inventory
+        self.places = places
+        self.transfers: dict[str, Transfer] = {}
+        self.nodes: dict[str, Supervisor] = {}
+        self._spool = Spool(places.spool)
+        self._known_hosts = KnownHosts(places.known_hosts)
+        self._connector = Connector(self._known_hosts, inventory.ssh_config)
+        self._memory = Memory()
+        self._told: list[Evidence] = []
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="queue")
+        self._rows: Mapping[str, NodeRow] = {}
+        self._storage: contextlib.AsyncExitStack | None = None
+        self._storage_open: Storage | None = None
+        self._storage_lock = asyncio.Lock()
+        self._last: Ticked | None = None
+        self.storage_trouble: str | None = None
+
+    # --- running ---
+
+    async def run(self, *, until: Callable[[], bool] | None = None) -> None:
+        """Drive the queue until `stop`, or until `until()` holds after a tick."""
+        async with self._driving():
+            while not self._stopping:
+                ticked = await self._tick()
+                if until is not None and until():
+                    return
+                await self._pause(ticked)
+
+    async def run_once(self) -> None:
+        """Do all that can be done now, without waiting for jobs to end; then leave."""
+        async with self._driving():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CONNECT_LIMIT):
+                    for node in self.nodes.values():
+                        await node.tried.wait()
+            while not self._stopping:
+                ticked = await self._tick()
+                if self._is_quiet(ticked):
+                    return
+                await self._pause(ticked)
+
+    def stop(self) -> None:
+        """Leave soon; what runs on the nodes goes on."""
+        self._stopping = True
+        self._changed.set()
+
+    def is_settled(self, batch_id: int) -> bool:
+        """Whether a batch has ended, its record is in storage, and no node that answers holds anything of it."""
+        if self._last is None or any(batch.id == batch_id for batch in self._last.to_record):
+            return False
+        return not any(
+            any(ready.attempt.batch_id == batch_id for ready in work.attempts)
+            or any(build.batch_id == batch_id for build, _ in work.builds)
+            for work in self._last.work.values()
+        )
+
+    @contextlib.asynccontextmanager
+    async def _driving(self) -> AsyncIterator[None]:
+        await self._in_thread(self._take_over)
+        connecting = asyncio.Semaphore(CONNECTING)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._record_batches(), name="batch records")]
+                for entry in self.inventory.nodes:
+                    if entry.enabled:
+                        node = self.nodes[entry.name] = Supervisor(entry, self, connecting)
+                        tasks.append(group.create_task(node.run(), name=f"supervisor of {entry.name}"))
+                try:
+                    yield
+                finally:
+                    for task in tasks:
+                        task.cancel()
+        except* DistributeError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self.nodes.clear()
+            if self._storage is not None:
+                await self._storage.aclose()
+            await self._connector.close()
+            self._thread.shutdown()
+
+    def _take_over(self) -> None:
+        stat = Path("/proc/self/stat").read_text()
+        started = int(stat.rpartition(")")[2].split()[19])
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self.queue.take_epoch(platform.node(), boot_id, os.getpid(), started, time.time())
+
+    async def _tick(self) -> Ticked:
+        self._changed.clear()
+        told, self._told = self._told, []
+        live = {
+            name: Live(node.boot_id, frozenset(node.staged)) for name, node in self.nodes.items() if node.is_connected
+        }
+        try:
+            ticked = await self._in_thread(self._tick_in_thread, told, live)
+        except StoreError as error:
+            if not _is_passing(error):
+                raise
+            # A full disk or a long foreign transaction: nothing was written, so nothing of this tick is lost.
+            log.warning("%s", error)
+            self._told = told + self._told
+            await asyncio.sleep(1.0)
+            return self._last or Ticked({}, (), frozenset(), None)
+        self._last = ticked
+        for name, node in self.nodes.items():
+            node.give(ticked.work.get(name, Work()))
+        return ticked
+
+    def _tick_in_thread(self, told: list[Evidence], live: Mapping[str, Live]) -> Ticked:
+        with self.queue.transaction() as change:
+            ticked = Tick(self.queue, change, self.inventory, live, self._memory, time.time()).run(told)
+        self._rows = self.queue.nodes()
+        return ticked
+
+    async def _pause(self, ticked: Ticked) -> None:
+        """Wait until something happened, another process wrote to the queue, or time itself changes something."""
+        until = time.time() + AT_LEAST
+        if ticked.next_at is not None:
+            until = min(until, ticked.next_at)
+        version = await self._in_thread(self.queue.data_version)
+        while time.time() < until and not self._changed.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(ASK_QUEUE, max(until - time.time(), 0.001))):
+                    await self._changed.wait()
+            if await self._in_thread(self.queue.data_version) != version:
+                return
+
+    def _is_quiet(self, ticked: Ticked) -> bool:
+        return not self._told and not ticked.to_record and all(node.is_idle for node in self.nodes.values())
+
+    async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    # --- what the supervisors ask of us (`supervisor.Hub`) ---
+
+    def tell(self, evidence: Evidence) -> None:
+        """Take notice of something that happened."""
+        self._told.append(evidence)
+        self._changed.set()
+
+    def spool_path(self, sha256: str) -> Path:
+        """Where an input lies here."""
+        return self._spool.path_of(sha256)
+
+    async def facts(self, entry: NodeEntry, link: Link, boot_id: str) -> probe.Facts:
+        """What the node is and has: asked anew after a restart, another inventory, or half a day."""
+        return await current_facts(entry, link, boot_id, self.inventory, self._rows.get(entry.name))
+
+    async def link(self, entry: NodeEntry) -> Link:
+        """Connect to a node."""
+        return await open_link(entry, self._connector)
+
+    async def trust_changed(self) -> None:
+        """Wait until the host keys we trust were changed."""
+        path = self.places.known_hosts
+        before = _stamp(path)
+        while _stamp(path) == before:  # noqa: ASYNC110  # another process changes it
+            await asyncio.sleep(0.5)
+
+    async def storage(self) -> Storage:
+        """Storage, opened, and with all folders renamed that `--fresh` left to rename."""
+        async with self._storage_lock:
+            if self._storage_open is None:
+                stack = contextlib.AsyncExitStack()
+                place = self.inventory.storage
+                if place == str(self.places.storage):  # our own default; a site's has to be there
+                    await asyncio.to_thread(self.places.storage.mkdir, mode=0o700, parents=True, exist_ok=True)
+                self._storage_open = await stack.enter_async_context(open_storage(place, self._connect_storage))
+                self._storage = stack
+            for move in await self._in_thread(self.queue.moves):
+                await rename_batch(self._storage_open, move.namespace, move.old, move.new)
+                await self._in_thread(self._moved, move.batch_id)
+            return self._storage_open
+
+    async def _connect_storage(self, host: str, *, user: str | None, port: int | None) -> Link:
+        return await self._connector.open("storage", host, user=user, port=port)
+
+    def _moved(self, batch_id: int) -> None:
+        with self.queue.transaction() as change:
+            change.moved(batch_id)
+
+    # --- records of batches ---
+
+    async def _record_batches(self) -> None:
+        """Write `batch.yaml` and `batch.json` where they are due; storage that is away delays nothing else."""
+        pause = 1.0
+        while True:
+            due = list(self._last.to_record) if self._last else []
+            try:
+                for batch in due:
+                    await self._record(batch)
+                pause = 1.0
+                self.storage_trouble = None
+            except (StorageError, OSError) as error:
+                self.storage_trouble = str(error)
+                log.warning("%s", error)
+                pause = min(pause * 2, 60.0)
+            await asyncio.sleep(pause if self.storage_trouble else 0.05)
+
+    async def _record(self, batch: Batch) -> None:
+        storage = await self.storage()
+        document, source = await self._in_thread(self._describe, batch)
+        await write_batch_files(storage, batch.namespace, batch.batch, source, batch_record(batch, document))
+        if await self._in_thread(self._recorded, batch):
+            self._changed.set()
+
+    def _describe(self, batch: Batch) -> tuple[dict[str, Any], str]:
+        return self.queue.status(batch.name)["batches"][0], self.queue.source(batch.id)
+
+    def _recorded(self, batch: Batch) -> bool:
+        with self.queue.transaction() as change:
+            return change.recorded(batch, time.time())
+
+
+def _is_passing(error: StoreError) -> bool:
+    return schema.is_full(error) or schema.is_busy(error)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_ino
+
+
+async def open_link(entry: NodeEntry, connector: Connector) -> Link:
+    """Connect to a node as its inventory entry says."""
+    if entry.connection == "local":
+        return LocalLink(entry.name)
+    return await connector.open(
+        entry.name,
+        entry.host,
+        user=entry.user,
+        port=entry.port,
+        identity=Path(entry.identity) if entry.identity else None,
+    )
+
+
+async def current_facts(
+    entry: NodeEntry, link: Link, boot_id: str, inventory: Inventory, row: NodeRow | None
+) -> probe.Facts:
+    """What a node is and has, from the queue where that still holds, else asked."""
+    script = probe.script(entry, inventory.probes)
+    if row and row.facts:
+        known = probe.Facts.from_json(row.facts)
+        fresh = known.clock is not None and abs(time.time() - known.clock) < PROBE_AGAIN
+        if fresh and known.boot_id == boot_id and known.asked == probe.fingerprint(script):
+            return known
+    return await ask(entry, link, script)
+
+
+async def ask(entry: NodeEntry, link: Link, script: str) -> probe.Facts:
+    """Probe a node. Raises UnreachableError, NodeError where its answer makes no sense."""
+    ended = await link.run(script, limit=probe.TIME_LIMIT)
+    try:
+        return replace(probe.parse(ended.stdout), asked=probe.fingerprint(script))
+    except ValueError as error:
+        raise NodeError(f"{entry.name}: {error}", hint=f"distribute nodes doctor {entry.name}") from error
+
+
+async def probe_nodes(queue: Queue, inventory: Inventory, places: Places, names: list[str]) -> dict[str, str | None]:
+    """Ask nodes anew what they are, and write it down; for each None, or what went wrong."""
+    connector = Connector(KnownHosts(places.known_hosts), inventory.ssh_config)
+    limit = asyncio.Semaphore(CONNECTING)
+
+    async def one(name: str) -> str | None:
+        entry = inventory.node(name)
+        script = probe.script(entry, inventory.probes)
+        try:
+            async with limit:
+                link = await open_link(entry, connector)
+                try:
+                    facts = await ask(entry, link, script)
+                finally:
+                    await link.close()
+        except DistributeError as error:
+            with queue.transaction() as change:
+                change.node(entry.name, unreachable_since=time.time(), unreachable_reason=error.message)
+            return str(error)
+        with queue.transaction() as change:
+            change.node(
+                entry.name, facts=facts.to_json(), boot_id=facts.boot_id, last_seen=time.time(),
+                unreachable_since=None, unreachable_reason=None,
+            )  # fmt: skip
+        return None
+
+    try:
+        answers = await asyncio.gather(*(one(name) for name in names))
+    finally:
+        await connector.close()
+    return dict(zip(names, answers, strict=True))

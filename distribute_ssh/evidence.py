@@ -1,0 +1,101 @@
+"""What happened outside, as the supervisors tell it to the tick. Facts, not decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distribute_ssh.node.probe import Facts
+from distribute_ssh.plan.reconcile import Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A node was reached, and all its attempts were looked at; those it does not name are not there."""
+
+    node: str
+    boot_id: str
+    facts: Facts
+    sightings: Mapping[str, Sighting | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A node does not answer, or cannot be worked with."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Some attempts were looked at. `said`: what the stage step printed last, where an attempt ended in it."""
+
+    node: str
+    sightings: Mapping[str, Sighting | None]
+    said: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The inputs of an attempt or a build are on its node."""
+
+    node: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotStaged:
+    """They could not be put there: no room, no right."""
+
+    node: str
+    token: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An attempt's results, or a build's log, are in storage."""
+
+    node: str
+    token: str
+    last_line: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotPublished:
+    """They could not be put there yet; the node keeps them."""
+
+    node: str
+    token: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """An attempt was ended; `left` processes would not go."""
+
+    node: str
+    token: str
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Nothing of an attempt is left on its node."""
+
+    node: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """Nothing of a build is left on its node."""
+
+    node: str
+    token: str
+
+
+Evidence = (
+    Connected | Lost | Seen | Staged | NotStaged | Published | NotPublished | Killed | Dropped | Cleared
+)  # fmt: skip

@@ -1,0 +1,617 @@
+"""Reaching a machine over SSH: host keys, one connection per node, and the only gate for asyncssh's errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncssh
+from asyncssh.known_hosts import SSHKnownHosts
+
+from distribute_ssh.errors import HostKeyError, LoginError, NodeError, UnreachableError
+from distribute_ssh.node import sshconfig
+from distribute_ssh.node.link import BOOTSTRAP, Finished, framed
+from distribute_ssh.node.sftp import SftpFiles
+from distribute_ssh.node.sshconfig import Target
+
+log = logging.getLogger(__name__)
+Keys = list[asyncssh.SSHKey]
+T = TypeVar("T")
+logging.getLogger("asyncssh").setLevel(logging.ERROR)
+
+# AES in hardware is 1.5 times as fast as chacha20, which both ends would choose by themselves.
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes256-ctr",
+    "aes128-ctr",
+)
+# OpenSSH allows 10 and frees a session later than we see its end: 8 at once were refused now and then, 5 never.
+SESSIONS = 5
+# A session that is refused on a live connection is asked for again: the last one is not freed yet, or this sshd's
+# MaxSessions is lower than most and one of ours has to end first.
+OPEN_LIMIT = 20.0  # seconds
+REFUSED = (asyncssh.OPEN_CONNECT_FAILED, asyncssh.OPEN_RESOURCE_SHORTAGE)
+WINDOW = 4 << 20  # bytes we hold for a slow reader before the far end is made to wait
+STDERR_KEPT = 8192
+CLOSE_LIMIT = 3.0  # seconds for a session to be gone when its command is
+TERM_LIMIT = 1.0  # seconds a command gets to end after its input ended and TERM was sent
+# By its process group, through another session: sshd refuses to pass signals on for root, and older ones for anybody.
+END_GROUP = """kill -s TERM -- -{0}; n=0
+while kill -s 0 -- -{0} && [ $n -lt 10 ]; do n=$((n + 1)); sleep 0.1 || sleep 1; done
+kill -s KILL -- -{0}"""
+
+
+@contextmanager
+def translated(node: str, target: Target | None = None) -> Iterator[None]:
+    """Turn what asyncssh and the socket raise into our errors, with the `ssh` command to try by hand."""
+    by_hand = f"try by hand: ssh {target.alias}" if target else None
+    try:
+        yield
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise HostKeyError(f"{node}: {error.reason}", hint=f"distribute nodes trust {node}") from error
+    except (asyncssh.PermissionDenied, asyncssh.KeyExchangeFailed) as error:
+        raise LoginError(f"{node}: the login was refused: {error.reason}", hint=by_hand) from error
+    except asyncssh.ProtocolError as error:
+        if "Too many authentication failures" in str(error):
+            raise LoginError(
+                f"{node}: too many keys were offered", hint=f"name one key: `identity:` of {node} in the inventory"
+            ) from error
+        raise UnreachableError(f"{node}: {error.reason or 'the connection broke'}", hint=by_hand) from error
+    except (asyncssh.Error, asyncssh.SFTPError) as error:
+        raise UnreachableError(f"{node}: {error.reason or type(error).__name__}", hint=by_hand) from error
+    except TimeoutError as error:
+        raise UnreachableError(f"{node}: no answer in time", hint=by_hand) from error
+    except OSError as error:
+        raise UnreachableError(f"{node}: {error.strerror or error}", hint=by_hand) from error
+    except ValueError as error:  # asyncssh's word for files it cannot read: keys, known_hosts
+        raise NodeError(f"{node}: {error}", hint=by_hand) from error
+
+
+class KnownHosts:
+    """The host keys we trust: the person's and the machine's known_hosts, and our own file by node name."""
+
+    def __init__(self, own: Path) -> None:
+        self.own = own
+
+    def lookup(self, target: Target, node: str) -> tuple[Keys, Keys, Keys]:
+        """Trusted host keys, trusted authorities, revoked keys. Raises HostKeyError naming a broken file."""
+        trusted: list[asyncssh.SSHKey] = []
+        authorities: list[asyncssh.SSHKey] = []
+        revoked: list[asyncssh.SSHKey] = []
+        plain = target.key_name if target.key_name != f"[{target.hostname}]:{target.port}" else target.hostname
+        port = target.port if plain == target.hostname and target.port != 22 else None
+        for path, name, at in [*((path, plain, port) for path in target.known_hosts), (self.own, node, None)]:
+            try:
+                lines = SSHKnownHosts(path.read_text(errors="replace"))
+            except FileNotFoundError:
+                continue  # OpenSSH passes over a missing file too
+            except (OSError, ValueError) as error:
+                raise HostKeyError(f"{node}: {path} cannot be read: {error}", hint="mend that line") from error
+            found = lines.match(name, "", at)
+            trusted += found[0]
+            authorities += found[1]
+            revoked += found[2]
+        return trusted, authorities, revoked
+
+    def trust(self, node: str, key: asyncssh.SSHKey) -> None:
+        """Put the node's key into our own file, in place of any it had there."""
+        old = self.own.read_text() if self.own.exists() else ""
+        kept = [line for line in old.splitlines() if line.split(" ", 1)[0] != node]
+        public = key.export_public_key("openssh").decode().strip()
+        self.own.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self.own.with_name(self.own.name + ".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text("\n".join([*kept, f"{node} {public}"]) + "\n")
+        fresh.replace(self.own)
+
+
+class _Client(asyncssh.SSHClient):
+    """Remembers the key of a host that was refused, so that the message can show its fingerprint."""
+
+    def __init__(self) -> None:
+        self.refused: asyncssh.SSHKey | None = None
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002  # asyncssh's signature
+        self.refused = key
+        return False
+
+
+class Connector:
+    """Opens connections; machines behind one jump host share one connection to it."""
+
+    def __init__(self, known_hosts: KnownHosts, config: Path | None = None) -> None:
+        self.known_hosts = known_hosts
+        self.config = config
+        self._jumps: dict[str, asyncssh.SSHClientConnection] = {}
+        self._jump_locks: dict[str, asyncio.Lock] = {}
+
+    async def target(self, host: str, *, user: str | None = None, port: int | None = None) -> Target:
+        """How `host` is reached, by OpenSSH's own rules."""
+        return await sshconfig.resolve(host, user=user, port=port, config=self.config)
+
+    async def open(
+        self, node: str, host: str, *, user: str | None = None, port: int | None = None, identity: Path | None = None
+    ) -> SshLink:
+        """Connect and log in. Raises UnreachableError, HostKeyError, LoginError."""
+        target = sshconfig.with_identity(await self.target(host, user=user, port=port), identity)
+        tunnel = await self._tunnel(target)
+        return SshLink(node, target, await self._connect(node, target, tunnel))
+
+    async def host_key(self, host: str, *, user: str | None = None, port: int | None = None) -> asyncssh.SSHKey:
+        """The key the machine shows now, trusted or not: for `nodes trust`, which shows it to a person."""
+        target = await self.target(host, user=user, port=port)
+        tunnel = await self._tunnel(target)
+        with translated(host, target):
+            async with asyncio.timeout(target.connect_timeout):
+                key = await asyncssh.get_server_host_key(
+                    target.hostname,
+                    target.port,
+                    config=None,
+                    tunnel=tunnel or (),
+                    proxy_command=target.proxy_command or (),
+                )
+        if key is None:
+            raise HostKeyError(f"{host} showed no host key")
+        return key
+
+    async def close(self) -> None:
+        """Close the shared connections to jump hosts."""
+        for jump in self._jumps.values():
+            jump.close()
+        self._jumps.clear()
+
+    async def _tunnel(self, target: Target) -> asyncssh.SSHClientConnection | None:
+        tunnel: asyncssh.SSHClientConnection | None = None
+        path = ""
+        for hop in target.jumps:
+            path = f"{path},{hop}"
+            async with self._jump_locks.setdefault(path, asyncio.Lock()):
+                known = self._jumps.get(path)
+                if known is None or known.is_closed():
+                    user, host, port = sshconfig.split_host(hop)
+                    known = await self._connect(host, await self.target(host, user=user, port=port), tunnel)
+                    self._jumps[path] = known
+                tunnel = known
+        return tunnel
+
+    async def _connect(
+        self, node: str, target: Target, tunnel: asyncssh.SSHClientConnection | None
+    ) -> asyncssh.SSHClientConnection:
+        trusted = self.known_hosts.lookup(target, node)
+        client = _Client()
+        options: dict[str, Any] = {
+            "username": target.user,
+            "client_keys": _usable_keys(target, node) or None,
+            "known_hosts": trusted,
+            "encryption_algs": CIPHERS,
+            "keepalive_interval": target.alive_interval,
+            "keepalive_count_max": target.alive_count,
+            "connect_timeout": target.connect_timeout,
+            "login_timeout": target.connect_timeout + 10,
+            "utf8_decode_errors": "replace",  # one odd byte in a banner must not end the connection
+            "agent_forwarding": False,
+            "x11_forwarding": False,
+            "compression_algs": None,
+            "config": None,
+            "client_factory": lambda: client,
+        }
+        if target.agent is not None:
+            options["agent_path"] = target.agent or None
+        if target.identities_only:
+            public = sshconfig.existing([path.with_name(path.name + ".pub") for path in target.identities])
+            options["agent_identities"] = [str(path) for path in public] or None
+            if not public:
+                options["agent_path"] = None
+        if trusted[0] and not trusted[1]:  # ask for a key type that we can check
+            options["server_host_key_algs"] = _algorithms(trusted[0])
+        if tunnel is not None:
+            options["tunnel"] = tunnel
+        elif target.proxy_command:
+            options["proxy_command"] = target.proxy_command
+        with translated(node, target):
+            try:
+                async with asyncio.timeout(target.connect_timeout + 15):
+                    return await asyncssh.connect(target.hostname, target.port, **options)
+            except asyncssh.HostKeyNotVerifiable as error:
+                if client.refused is None:
+                    raise
+                raise _host_key_error(node, target, client.refused, trusted[0]) from error
+
+
+def _host_key_error(node: str, target: Target, shown: asyncssh.SSHKey, known: Keys) -> HostKeyError:
+    fingerprint = shown.get_fingerprint()
+    if not known:
+        return HostKeyError(
+            f"{node}: the host key of {target.key_name} is not known here; it shows {fingerprint}",
+            hint="compare it with the machine's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then: "
+            f"distribute nodes trust {node}",
+        )
+    wanted = ", ".join(key.get_fingerprint() for key in known)
+    return HostKeyError(
+        f"{node}: THE HOST KEY OF {target.key_name} CHANGED: it shows {fingerprint}, we know {wanted}",
+        hint="nothing was sent. A reinstalled machine, or somebody in between: ask its administrator. "
+        f"If it is right: distribute nodes trust {node} --replace, and remove the old line from known_hosts",
+    )
+
+
+def _algorithms(keys: Keys) -> list[str]:
+    names: list[str] = []
+    for key in keys:
+        for name in key.sig_algorithms:
+            text = name.decode("ascii")
+            if text not in names and text != "ssh-rsa":  # SHA-1 signatures
+                names.append(text)
+    return names
+
+
+def _usable_keys(target: Target, node: str) -> Keys:
+    """The keys that open without a passphrase; others may still be in the agent."""
+    keys = []
+    for path in sshconfig.existing(target.identities):
+        try:
+            keys.append(asyncssh.read_private_key(path))
+        except (asyncssh.KeyImportError, OSError) as error:
+            log.debug("%s: %s is not used: %s", node, path, error)
+    return keys
+
+
+class _Session(asyncssh.SSHClientSession[bytes]):
+    """One channel's bytes, handed on without asyncssh's stream readers in between."""
+
+    def __init__(self) -> None:
+        self.chunks: deque[bytes] = deque()
+        self.held = 0
+        self.stderr = b""
+        self.ended = False
+        self.lost: Exception | None = None
+        self.status: int | None = None
+        self.changed = asyncio.Event()
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.exited = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self.paused = False
+        self.deaf = False
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self.channel = chan
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if self.deaf:
+            return
+        if datatype == asyncssh.EXTENDED_DATA_STDERR:
+            self.stderr = (self.stderr + data)[-STDERR_KEPT:]
+            return
+        self.chunks.append(data)
+        self.held += len(data)
+        if self.held > WINDOW and not self.paused and self.channel is not None:
+            self.paused = True
+            self.channel.pause_reading()
+        self.changed.set()
+
+    def take(self, data: bytes) -> bytes:
+        self.held -= len(data)
+        if self.paused and self.held < WINDOW // 2 and self.channel is not None:
+            self.paused = False
+            self.channel.resume_reading()
+        return data
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        self.changed.set()
+        return True  # our own stdin stays open: the exit status is still to come
+
+    def exit_status_received(self, status: int) -> None:
+        self.status = status
+        self.exited.set()
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:  # noqa: ARG002  # asyncssh's signature
+        self.status = 255
+        self.exited.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = exc
+        self.ended = True
+        self.changed.set()
+        self.writable.set()
+        self.exited.set()
+        self.closed.set()
+
+    def deafen(self) -> None:
+        """Drop what still comes: a command that waits for its reader would not end."""
+        self.deaf = True
+        self.chunks.clear()
+        self.held = 0
+        if self.paused and self.channel is not None:
+            self.paused = False
+            self.channel.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+
+class SshProcess:
+    """A command on the node; see `link.Process`."""
+
+    def __init__(self, session: _Session, link: SshLink) -> None:
+        self._session = session
+        self._link = link
+        self._marker = b""
+        self._group: int | None = None  # its process group over there, once it has begun
+
+    def _channel(self) -> asyncssh.SSHClientChannel[bytes]:
+        assert self._session.channel is not None
+        return self._session.channel
+
+    def _check(self) -> None:
+        # Three ways asyncssh tells of a lost line (an exception, a clean end, silence): all end here as "unknown".
+        if self._session.lost is not None or (self._session.closed.is_set() and self._session.status is None):
+            raise UnreachableError(f"{self._link.node}: the connection was lost")
+
+    async def begin(self, script: str) -> None:
+        """Have it run `script`; its stdout is what comes from here on."""
+        head, self._marker = framed(script)
+        with contextlib.suppress(UnreachableError):  # where a start-up file ended it, `_begun` can say more
+            await self.write(head)
+        await self._begun()
+
+    async def _begun(self) -> None:
+        while not (line := await self.readline()).startswith(self._marker):
+            if not line.endswith(b"\n"):
+                raise NodeError(
+                    f"{self._link.node}: /bin/sh was not started by the login: {_said(self, line)}",
+                    hint="a start-up file (.bashrc, .profile, config.fish) that exits or starts another "
+                    f"program, or a ForceCommand: ssh {self._link.target.alias} /bin/sh -c true",
+                )
+        self._group = int(line.removeprefix(self._marker))
+
+    async def write(self, data: bytes) -> None:
+        """Send to its stdin."""
+        with translated(self._link.node):
+            for start in range(0, len(data), 1 << 18):
+                await self._session.writable.wait()
+                self._check()
+                if self._session.closed.is_set():
+                    raise UnreachableError(f"{self._link.node}: the command ended before it read its input")
+                self._channel().write(data[start : start + (1 << 18)])
+
+    def write_eof(self) -> None:
+        """Close its stdin."""
+        if not self._session.closed.is_set():
+            with contextlib.suppress(OSError):  # it ended in the same moment
+                self._channel().write_eof()
+
+    async def read(self, size: int) -> bytes:
+        """Up to `size` bytes of its stdout."""
+        session = self._session
+        while not session.chunks:
+            if session.ended:
+                self._check()
+                return b""
+            session.changed.clear()
+            await session.changed.wait()
+        piece = session.chunks.popleft()
+        if len(piece) > size:
+            session.chunks.appendleft(piece[size:])
+            piece = piece[:size]
+        return session.take(piece)
+
+    async def readline(self) -> bytes:
+        """One line."""
+        parts: list[bytes] = []
+        total = 0
+        while total < 65536:
+            piece = await self.read(65536)
+            if not piece:
+                break
+            cut = piece.find(b"\n") + 1
+            if cut:
+                if cut < len(piece):
+                    self._session.chunks.appendleft(piece[cut:])
+                    self._session.held += len(piece) - cut
+                parts.append(piece[:cut])
+                break
+            parts.append(piece)
+            total += len(piece)
+        return b"".join(parts)
+
+    async def wait(self, limit: float) -> Finished:
+        """Its end."""
+        try:
+            async with asyncio.timeout(limit):
+                await self._session.closed.wait()
+        except TimeoutError:
+            raise UnreachableError(f"{self._link.node}: a command did not end within {limit:g} s") from None
+        self._check()
+        return Finished(self._session.status, b"", self._session.stderr)
+
+    async def close(self) -> None:
+        """End it; a channel merely closed would hold its slot until the command ends by itself."""
+        session = self._session
+        if session.closed.is_set():
+            return
+        channel = self._channel()
+        with contextlib.suppress(OSError):
+            channel.write_eof()
+            if session.status is None:
+                channel.send_signal("TERM")
+        if self._group is None:  # the script is on its way; what it starts must be found
+            with contextlib.suppress(TimeoutError, NodeError):
+                async with asyncio.timeout(TERM_LIMIT):
+                    await self._begun()
+        session.deafen()
+        if not await _within(TERM_LIMIT, session.exited):
+            if self._group is not None:
+                await self._link.end_group(self._group)
+            with contextlib.suppress(OSError):
+                channel.send_signal("KILL")
+        channel.close()  # not before: a signal cannot follow it, and the slot stays taken until the command has ended
+        if not await _within(CLOSE_LIMIT, session.closed):
+            self._link.leaked()
+
+
+class SshLink:
+    """A node over SSH; see `link.Link`."""
+
+    def __init__(self, node: str, target: Target, connection: asyncssh.SSHClientConnection) -> None:
+        self.node = node
+        self.target = target
+        self.connection = connection
+        self._sessions = asyncio.Semaphore(SESSIONS)
+        self._leaks = 0
+
+    @property
+    def is_open(self) -> bool:
+        """False once the connection was found to be gone."""
+        return not self.connection.is_closed()
+
+    def leaked(self) -> None:
+        """A session would not end; after three of them a new connection is cheaper than the slots."""
+        self._leaks += 1
+        if self._leaks > 3:
+            log.warning("%s: too many sessions hang; reconnecting", self.node)
+            self.connection.abort()
+
+    async def run(self, script: str, *, stdin: bytes = b"", limit: float = 30.0) -> Finished:
+        """Run one of our scripts to its end."""
+        try:
+            async with asyncio.timeout(limit), self.process(script) as process:
+                feeding = asyncio.create_task(_feed(process, stdin), name=f"input for {self.node}")
+                try:
+                    pieces = []
+                    while piece := await process.read(1 << 20):
+                        pieces.append(piece)
+                    ended = await process.wait(limit)
+                finally:
+                    feeding.cancel()
+                    await asyncio.gather(feeding, return_exceptions=True)
+        except TimeoutError:
+            raise UnreachableError(f"{self.node}: a command did not end within {limit:g} s") from None
+        return Finished(ended.status, b"".join(pieces), ended.stderr)
+
+    @asynccontextmanager
+    async def process(self, script: str) -> AsyncIterator[SshProcess]:
+        """Start one of our scripts and talk to it."""
+        async with self._sessions:
+            process = SshProcess(await self._open_session(), self)
+            try:
+                await process.begin(script)
+                yield process
+            finally:
+                await asyncio.shield(process.close())
+
+    @asynccontextmanager
+    async def files(self) -> AsyncIterator[SftpFiles]:
+        """The node's files over SFTP."""
+        async with self._sessions:
+            with translated(self.node, self.target):
+                client = await self._granted(lambda: self.connection.start_sftp_client(path_encoding=None))
+            try:
+                yield SftpFiles(client, self.node)
+            finally:
+                client.exit()
+                with contextlib.suppress(TimeoutError, asyncssh.Error, OSError):
+                    async with asyncio.timeout(CLOSE_LIMIT):
+                        await client.wait_closed()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+        with contextlib.suppress(TimeoutError, asyncssh.Error, OSError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await self.connection.wait_closed()
+
+    async def end_group(self, group: int) -> None:
+        """End every process of a group on the node."""
+        with contextlib.suppress(TimeoutError, NodeError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                other = SshProcess(await self._open_session(), self)
+                await other.begin(END_GROUP.format(group))
+                other.write_eof()
+                await other.wait(CLOSE_LIMIT)
+
+    async def _open_session(self) -> _Session:
+        async def start() -> _Session:
+            session = _Session()
+            await self.connection.create_session(
+                lambda: session, BOOTSTRAP, encoding=None, request_pty=False, send_env=(), env={}
+            )
+            return session
+
+        with translated(self.node, self.target):
+            return await self._granted(start)
+
+    async def _granted(self, start: Callable[[], Awaitable[T]]) -> T:
+        """Open a session, in its turn where sshd grants few."""
+        end = asyncio.get_running_loop().time() + OPEN_LIMIT
+        pause = 0.01
+        while True:
+            opening = asyncio.ensure_future(start())
+            try:
+                return await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close_unwanted)
+                raise
+            except asyncssh.ChannelOpenError as error:
+                if self.connection.is_closed() or error.code not in REFUSED:
+                    raise
+                if asyncio.get_running_loop().time() + pause > end:
+                    raise UnreachableError(
+                        f"{self.node}: its sshd grants no further session",
+                        hint="MaxSessions in its sshd_config is very low; 10, the default, is plenty",
+                    ) from error
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 0.25)
+
+
+def _close_unwanted(opening: asyncio.Future[Any]) -> None:
+    """Close a session that was granted after we stopped waiting for it: nobody else knows of it."""
+    if opening.cancelled() or opening.exception() is not None:
+        return
+    granted = opening.result()
+    if isinstance(granted, _Session) and granted.channel is not None:
+        granted.deafen()
+        granted.channel.close()  # the shell on the node still waits for its script: it ends with its input
+    elif isinstance(granted, asyncssh.SFTPClient):
+        granted.exit()
+
+
+async def _within(limit: float, event: asyncio.Event) -> bool:
+    try:
+        async with asyncio.timeout(limit):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _said(process: SshProcess, line: bytes) -> str:
+    text = (line or process._session.stderr).decode(errors="replace").strip()
+    return text[-200:] or "it said nothing"
+
+
+async def _feed(process: SshProcess, data: bytes) -> None:
+    """Give a command its input; one that ends without reading all of it is no error of ours."""
+    with contextlib.suppress(UnreachableError):
+        if data:
+            await process.write(data)
+        process.write_eof()
+
+
+def describe_environment(environ: Mapping[str, str]) -> str | None:
+    """Say so where there is no agent to ask (cron), because OpenSSH's own message does not."""
+    if "SSH_AUTH_SOCK" in environ:
+        return None
+    return "no ssh agent here (under cron there is none): name a key file as `identity:` in the inventory"

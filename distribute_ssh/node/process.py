@@ -1,0 +1,241 @@
+"""The verbs of a node: stage, start, look, kill, drop. Each may be repeated; each says what is, not what was asked."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import tarfile
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distribute_ssh.errors import NodeError, ScratchError, UnreachableError
+from distribute_ssh.model.job import Input
+from distribute_ssh.model.layout import blob
+from distribute_ssh.node import wire
+from distribute_ssh.node.channel import Channel
+from distribute_ssh.node.link import Link, Process
+from distribute_ssh.plan.reconcile import Sighting
+
+SMALL = 8 << 20  # bytes; larger inputs travel one by one and are resumed after a cut, smaller ones in one tar stream
+PIECE = 1 << 20
+RESERVE = 256 << 20  # bytes that stay free on a node's scratch when inputs come in
+SLOWEST = 64 << 10  # bytes/s: below this a transfer counts as hanging
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done and the bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """An input that lies on the node."""
+
+    sha256: str
+    size: int
+
+
+class Room:
+    """Our folder on one node, through an open link and its resident channel."""
+
+    def __init__(self, link: Link, channel: Channel, *, queue_id: str, has_tar: bool, has_sha256sum: bool) -> None:
+        self.link = link
+        self.channel = channel
+        self._queue_id = queue_id
+        self._has_tar = has_tar
+        self._has_sha256sum = has_sha256sum
+        self._blobs: dict[str, Blob] | None = None  # None: not listed yet; least recently used first
+        self._free = 0
+
+    # --- stage ---
+
+    async def stage(
+        self, inputs: Iterable[Input], path_of: Callable[[str], Path], *, keep: Collection[str], progress: Progress
+    ) -> None:
+        """Bring every input to the node that it lacks, by content; nothing is sent twice, a cut one goes on.
+
+        `keep`: contents that jobs still need; others make room, least recently used first.
+        Raises ScratchError when there is no room, UnreachableError when the line is lost.
+        """
+        wanted = {item.sha256: item.size for item in inputs}
+        if self._blobs is None:
+            await self._list_blobs()
+        assert self._blobs is not None
+        for sha256 in wanted.keys() & self._blobs.keys():  # used now: last to go
+            self._blobs[sha256] = self._blobs.pop(sha256)
+        missing = {sha256: size for sha256, size in wanted.items() if sha256 not in self._blobs}
+        if not missing:
+            return
+        total = sum(missing.values())
+        await self._make_room(total, {*keep, *wanted})
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, total)
+
+        small = [sha256 for sha256, size in missing.items() if size <= SMALL and self._has_tar]
+        if small:
+            await self._send_small(small, path_of, advance)
+        for sha256 in missing.keys() - set(small):
+            await self._send_big(sha256, missing[sha256], path_of(sha256), advance)
+        for sha256, size in missing.items():
+            self._blobs[sha256] = Blob(sha256, size)
+            self._free -= size
+
+    def forget_blobs(self) -> None:
+        """Look again what lies on the node: an attempt did not find an input."""
+        self._blobs = None
+
+    async def _list_blobs(self) -> None:
+        # Oldest first; the names are ours, so `ls` columns are safe to read.
+        ended = await self._script("ls -ltrn files; df -Pk . | tail -n 1")
+        self._blobs = {}
+        for line in ended.decode(errors="replace").splitlines():
+            words = line.split()
+            if len(words) >= 9 and len(words[-1]) == 64 and words[0].startswith("-"):
+                self._blobs[words[-1]] = Blob(words[-1], int(words[4]))
+            elif len(words) >= 6 and words[-2].endswith("%"):
+                self._free = int(words[-3]) * 1024
+
+    async def _make_room(self, need: int, keep: Collection[str]) -> None:
+        assert self._blobs is not None
+        drop = evict(self._blobs.values(), keep, need + RESERVE - self._free)
+        for start in range(0, len(drop), 100):
+            await self._script("rm -f " + " ".join(blob(item.sha256) for item in drop[start : start + 100]))
+        for item in drop:
+            del self._blobs[item.sha256]
+            self._free += item.size
+
+    async def _send_small(
+        self, names: Sequence[str], path_of: Callable[[str], Path], advance: Callable[[int], None]
+    ) -> None:
+        folder = f"files/.in-{self._queue_id}"
+        check = 'sha256sum * | while read -r sum name; do [ "$sum" = "$name" ] || exit 9; done &&'
+        script = (
+            f"rm -rf {folder}; mkdir {folder} && cd {folder} && tar -xf - && "
+            f"{check if self._has_sha256sum else ''} chmod 600 * && mv -f * .. && cd .. && rmdir .in-{self._queue_id}"
+        )
+        async with self._sending(script, sum(path_of(name).stat().st_size for name in names)) as process:
+            for name in names:
+                data = path_of(name).read_bytes()
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                header = info.tobuf(tarfile.USTAR_FORMAT)
+                await process.write(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+                advance(len(data))
+            await process.write(bytes(2 * tarfile.BLOCKSIZE))
+
+    async def _send_big(self, sha256: str, size: int, path: Path, advance: Callable[[int], None]) -> None:
+        part = f"files/.part-{self._queue_id}-{sha256}"
+        answer = await self._script(f"[ -f {part} ] && wc -c < {part} || echo 0")
+        there = int(answer.split()[0])
+        if there > size:
+            await self._script(f"rm -f {part}")
+            there = 0
+        check = (
+            f'sum=$(sha256sum {part}) && {{ [ "${{sum%% *}}" = {sha256} ] || {{ rm -f {part}; exit 9; }}; }} &&'
+            if self._has_sha256sum
+            else f"[ $(wc -c < {part}) = {size} ] &&"
+        )
+        advance(there)
+        script = f"cat >> {part} && {check} chmod 600 {part} && mv -f {part} {blob(sha256)}"
+        async with self._sending(script, size) as process:
+            with path.open("rb") as source:
+                source.seek(there)
+                while data := source.read(PIECE):
+                    await process.write(data)
+                    advance(len(data))
+
+    @contextlib.asynccontextmanager
+    async def _sending(self, script: str, size: int) -> AsyncIterator[Process]:
+        limit = 60 + size / SLOWEST
+        async with self.link.process(f"cd {shlex.quote(self.channel.root)} || exit 7\n{script}") as process:
+            lost = None
+            try:
+                yield process
+            except UnreachableError as error:
+                lost = error  # the command may have ended by itself; its own words say more
+            process.write_eof()
+            try:
+                ended = await process.wait(limit)
+            except UnreachableError as error:
+                raise lost or error from None
+        if not ended.ok or lost:
+            raise self._failed(ended.status, ended.stderr)
+
+    def _failed(self, status: int | None, stderr: bytes) -> NodeError:
+        said = stderr.decode(errors="replace").strip().splitlines()
+        last = said[-1] if said else f"status {status}"
+        node, root = self.link.node, self.channel.root
+        if b"No space left" in stderr or b"Disk quota" in stderr:
+            return ScratchError(f"{node}: no room left in {root} for the inputs", hint="free some space there")
+        if status == 9:
+            return ScratchError(f"{node}: an input arrived damaged in {root}; it is sent again")
+        return ScratchError(f"{node}: the inputs could not be written into {root}: {last}")
+
+    # --- attempts ---
+
+    async def start(self, token: str, script: str) -> None:
+        """Ask for the start of an attempt; asking again never starts it twice."""
+        _, end = await self.channel.request("start", token, wire.escape(script))
+        if not end.ok:
+            raise ScratchError(f"{self.link.node}: no room left in {self.channel.root}", hint="free some space there")
+
+    async def look(self, tokens: Sequence[str]) -> dict[str, Sighting | None]:
+        """What the folders of these attempts tell; None: there is no such folder."""
+        rows, _ = await self.channel.request("look", *tokens)
+        found = dict.fromkeys(tokens)
+        found.update(_sightings(row.fields for row in rows if row.fields[0] in found))
+        return found
+
+    async def list(self) -> tuple[Mapping[str, Sighting | None], list[str]]:
+        """Every attempt and every batch folder of this queue on the node."""
+        rows, _ = await self.channel.request("list", self._queue_id)
+        return (
+            _sightings(row.fields for row in rows if row.kind == "sight"),
+            [row.fields[0] for row in rows if row.kind == "batch"],
+        )
+
+    async def kill(self, token: str, grace: int) -> int:
+        """End an attempt and everything it started; the number of processes that would not go (0 is the proof)."""
+        _, end = await self.channel.request("kill", token, str(grace), limit=grace + 60)
+        return int(end.detail) if end.detail.isdigit() else 0
+
+    async def drop(self, tokens: Sequence[str]) -> set[str]:
+        """Remove attempts' folders; those that would not go are named."""
+        rows, _ = await self.channel.request("drop", *tokens, limit=600)
+        return {row.fields[0] for row in rows if row.kind == "kept"}
+
+    async def clear(self, batch_tokens: Sequence[str]) -> set[str]:
+        """Remove batches' folders; those that would not go are named."""
+        rows, _ = await self.channel.request("clear", *batch_tokens, limit=600)
+        return {row.fields[0] for row in rows if row.kind == "kept"}
+
+    async def _script(self, script: str) -> bytes:
+        ended = await self.link.run(f"cd {shlex.quote(self.channel.root)} || exit 7\n{script}", limit=120)
+        if not ended.ok:
+            raise self._failed(ended.status, ended.stderr)
+        return ended.stdout
+
+
+def evict(blobs: Iterable[Blob], keep: Collection[str], need: int) -> list[Blob]:
+    """Choose what leaves `files/` so that `need` bytes come free: least recently used first, never what is needed."""
+    chosen = []
+    for item in blobs:
+        if need <= 0:
+            break
+        if item.sha256 not in keep:
+            chosen.append(item)
+            need -= item.size
+    return chosen
+
+
+def _sightings(rows: Iterable[tuple[str, ...]]) -> dict[str, Sighting | None]:
+    found: dict[str, Sighting | None] = {}
+    for token, state, *rest in (row for row in rows if len(row) > 1):
+        if state == "absent":
+            found[token] = None
+        elif state in wire.SIGHTS:
+            found[token] = Sighting(token, state, rest[0] if rest else None)  # type: ignore[arg-type]  # one of SIGHTS
+    return found

@@ -1,0 +1,106 @@
+"""The lines between a channel and its resident: how requests are spelled and answers are read. Pure.
+
+Nothing from a node is believed further than this grammar goes: a line that does not fit is dropped, tokens are looked
+up among those we know, and an event only makes us look at the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distribute_ssh.model.layout import is_token
+
+LONGEST = 512
+"""Bytes in a line from a node; pipes keep lines up to 4,096 whole, and ours are far shorter."""
+
+EVENTS = frozenset({"started", "exit"})
+ROWS = frozenset({"sight", "batch", "kept"})
+SIGHTS = frozenset({"absent", "unstarted", "claimed", "running", "ended", "gone"})
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The resident is there."""
+
+    boot_id: str
+    pid: int
+    root: str  # our folder on the node, absolute
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The resident cannot work: `scratch` (no folder can be written) or `full`."""
+
+    why: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A wrapper says something happened to an attempt: a hint."""
+
+    kind: str  # "started" or "exit"
+    token: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A part of an answer."""
+
+    number: int
+    kind: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of an answer."""
+
+    number: int
+    ok: bool
+    detail: str
+
+
+def escape(text: str) -> str:
+    """Spell any text so that `printf %b` gives it back, in one line of printable ASCII."""
+    out = []
+    for byte in text.encode("utf-8", "surrogateescape"):
+        if byte == 0x5C:
+            out.append("\\\\")
+        elif byte == 0x0A:
+            out.append("\\n")
+        elif 0x20 <= byte < 0x7F:
+            out.append(chr(byte))
+        else:
+            out.append(f"\\0{byte:03o}")
+    return "".join(out)
+
+
+def request(verb: str, number: int, *words: str) -> bytes:
+    """Spell a request."""
+    return (" ".join((verb, str(number), *words)) + "\n").encode("ascii")
+
+
+def read(line: bytes, nonce: str) -> Hello | Refusal | Event | Row | End | None:
+    """Read a line from a node; None for everything that is not a well-formed line of ours."""
+    if len(line) > LONGEST and b" hello " not in line[:64]:
+        return None
+    words = line.decode("utf-8", "surrogateescape").rstrip("\n").split(" ")
+    if len(words) < 3 or words[0] != nonce:
+        return None
+    kind, rest = words[1], words[2:]
+    if kind == "hello" and len(rest) >= 4 and rest[2].isdigit():
+        root = " ".join(rest[3:])
+        return Hello(rest[1], int(rest[2]), root) if root.startswith("/") else None
+    if kind in ("scratch", "full"):
+        return Refusal(kind, " ".join(rest))
+    if kind in EVENTS:
+        return Event(kind, rest[0], " ".join(rest[1:])) if is_token(rest[0]) else None
+    if not (rest[0].isascii() and rest[0].isdigit()):
+        return None
+    if kind in ("done", "fail"):
+        return End(int(rest[0]), kind == "done", " ".join(rest[1:]))
+    if kind in ROWS and len(rest) > 1 and is_token(rest[1]):
+        return Row(int(rest[0]), kind, tuple(rest[1:]))
+    return None

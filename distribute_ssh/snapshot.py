@@ -1,0 +1,118 @@
+"""What `place` and `explain` look at, put together from the queue and the inventory: any process may ask it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from distribute_ssh.model import capability
+from distribute_ssh.model.inventory import Inventory, NodeEntry
+from distribute_ssh.model.job import AttemptState, Build, BuildState, NodeState
+from distribute_ssh.node import probe
+from distribute_ssh.plan.snapshot import NodeView, Snapshot, WorkView
+from distribute_ssh.store.queue import Queue
+from distribute_ssh.store.rows import NodeRow
+
+TAKEN = frozenset({AttemptState.PLACED, AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STALE})
+"""Attempts that hold their slot. One that ended does not: what it saved has been moved out of the slot."""
+
+
+@dataclass(slots=True)
+class _OnNode:
+    taken: set[int] = field(default_factory=set)
+    built: set[int] = field(default_factory=set)
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+def snapshot(
+    queue: Queue,
+    inventory: Inventory,
+    now: float,
+    *,
+    connected: Collection[str] | None = None,
+    holdoff: Mapping[tuple[str, int], tuple[float, str]] | None = None,
+) -> Snapshot:
+    """The nodes and the waiting work as they are now.
+
+    `connected`: the nodes a coordinator holds a line to (None: believe the last it wrote down). `holdoff`: (node,
+    batch) pairs that wait for a node's trouble to pass, with until when and why.
+    """
+    rows = queue.nodes()
+    on: dict[str, _OnNode] = defaultdict(_OnNode)
+    for attempt in queue.live_attempts():
+        if attempt.state in TAKEN:
+            on[attempt.node].taken.add(attempt.slot)
+    for build in queue.live_builds():
+        if build.state is BuildState.FAILED:
+            on[build.node].failed[build.batch_id] = _why(build)
+        elif build.state is not BuildState.STALE:
+            on[build.node].built.add(build.batch_id)
+    for (node, batch_id), (until, reason) in (holdoff or {}).items():
+        if until > now:
+            on[node].failed.setdefault(batch_id, reason)
+    served = queue.served()
+    work = tuple(
+        WorkView(
+            batch_id=row.batch.id,
+            name=row.batch.name,
+            submitter=row.batch.submitter,
+            submitted_at=row.batch.submitted_at,
+            capabilities=frozenset(capability.needed(row.batch.kind, row.batch.capabilities)),
+            ready=row.ready,
+            later=row.later,
+            next_at=row.next_at,
+            held=row.held,
+            running=row.active,
+            served_at=served.get(row.batch.id),
+        )
+        for row in queue.work(now)
+    )
+    nodes = tuple(node_view(entry, rows.get(entry.name), on[entry.name], now, connected) for entry in inventory.nodes)
+    return Snapshot(nodes, work, queue.usage(now))
+
+
+def _why(build: Build) -> str:
+    return build.reason or f"exit {build.exit}"
+
+
+def node_view(
+    entry: NodeEntry, row: NodeRow | None, on: _OnNode, now: float, connected: Collection[str] | None
+) -> NodeView:
+    """One node: what its inventory entry says, what the last probe found, and what the queue has on it."""
+    facts = probe.Facts.from_json(row.facts) if row and row.facts else None
+    offer = probe.merge(entry, facts or probe.Facts())
+    state, reason, trial = node_state(entry, row, now, connected)
+    return NodeView(
+        name=entry.name,
+        state=state,
+        capabilities=frozenset(offer.capabilities),
+        cores=offer.cores,
+        memory_mb=offer.memory_mb or 0,
+        slots=entry.slots,
+        free_slots=tuple(slot for slot in range(entry.slots) if slot not in on.taken),
+        reason=reason,
+        built=frozenset(on.built),
+        failed=on.failed,
+        probed=facts is not None,
+        trial=trial,
+    )
+
+
+def node_state(
+    entry: NodeEntry, row: NodeRow | None, now: float, connected: Collection[str] | None
+) -> tuple[NodeState, str | None, bool]:
+    """The state of a node, why it is not up, and whether it is on trial after a probation."""
+    if not entry.enabled:
+        return NodeState.DRAINED, entry.reason or "`enabled: false` in the inventory", False
+    if row and row.drained is not None:
+        return NodeState.DRAINED, row.drained, False
+    if row and row.unreachable_since is not None:
+        return NodeState.UNREACHABLE, row.unreachable_reason, False
+    if connected is not None and entry.name not in connected:
+        return NodeState.UNREACHABLE, "connecting", False
+    if row and row.probation_until is not None:
+        if row.probation_until > now:
+            return NodeState.PROBATION, "builds of several batches failed here in a row", False
+        return NodeState.UP, None, True
+    return NodeState.UP, None, False

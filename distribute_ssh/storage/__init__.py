@@ -1,0 +1,1 @@
+"""Results: bringing what a job saved from its node into storage, whole or not at all."""

@@ -1,0 +1,329 @@
+"""Bringing what ended attempts saved on a node into storage: whole or not at all, many at a time, in few round trips.
+
+One call handles a group of attempts of one node. A round is one command there: it lists them all, sends what storage
+lacks as one tar stream, and lists them again; an attempt whose second list equals what was stored is published. What
+tar did not bring, and big files that were cut off, come one by one through the node's files. Whatever ends a call, what
+came stays in `.part-` folders, and the next call goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distribute_ssh.errors import DistributeError, NodeError, StorageError
+from distribute_ssh.node.files import Files
+from distribute_ssh.node.link import Link
+from distribute_ssh.storage import manifest
+from distribute_ssh.storage.folder import Failures, Small, Storage, trouble
+from distribute_ssh.storage.gathering import EMPTY_SHA256, RECORD, TAIL, Difference, Gathering, Parcel
+from distribute_ssh.storage.intake import Coming, Intake, Meter, Progress
+from distribute_ssh.storage.listing import SECOND, Item, Saved, printable
+from distribute_ssh.storage.publish import FOLDER_MODE, attempt_of, publish, read_all
+from distribute_ssh.storage.source import PREFIX_SUMS, open_source, request
+from distribute_ssh.storage.tarstream import TarError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+    from distribute_ssh.node.probe import Facts
+
+__all__ = ["Outcome", "Parcel", "Progress", "archive"]
+
+ROUNDS = 3  # a file that changes in each of them is still being written: that is for a person to look at
+RESUMED = 8 << 20  # bytes from which on it is worth asking whether a file's beginning is here already
+PIECE = 4 << 20
+SLOWEST = 10e6  # bytes a second that a node's disk and sha256sum reach together, at worst
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How archiving of one attempt ended. Not published: `error` says why, and nothing is lost; try again."""
+
+    token: str
+    published: bool
+    error: DistributeError | None = None
+    last_line: str | None = None  # of what it printed
+    bytes: int = 0
+    files: int = 0
+    manifest_sha: str | None = None  # of its job.json; of the output itself for a build
+
+    @property
+    def reason(self) -> str | None:
+        """Why it was not published, for a person."""
+        return None if self.error is None else str(self.error)
+
+
+async def archive(
+    link: Link,
+    root: bytes,
+    parcels: Sequence[Parcel],
+    storage: Storage,
+    *,
+    facts: Facts,
+    progress: Progress = lambda *_: None,
+    reserve: int = 0,
+) -> list[Outcome]:
+    """Bring a group of ended attempts of one node into storage; outcomes in the order of `parcels`.
+
+    `root`: the node's distribute folder, absolute. `facts`: whether the node has tar, and a find that prints what we
+    need. `reserve`: bytes that stay free in storage. Troubles of the node or of storage are told in the outcomes;
+    nothing is raised for them.
+    """
+    gatherings = [Gathering(parcel) for parcel in parcels]
+    meter = Meter(progress)
+    intake = Intake(storage, meter, reserve)
+    node = _Node(link, root.rstrip(b"/") + b"/attempts", facts.find_printf)
+    try:
+        await _prepare(storage, gatherings)
+        for number in range(ROUNDS):
+            waiting = [gathering for gathering in gatherings if gathering.open]
+            if not waiting:
+                break
+            await _round(node, storage, intake, waiting, by_tar=facts.has_tar and number == 0)
+            await publish(storage, waiting)
+    except (NodeError, StorageError) as error:
+        for gathering in gatherings:
+            if gathering.published is None:
+                gathering.fail(error)
+    finally:
+        await intake.close()
+        await node.close()
+    for gathering in gatherings:
+        if gathering.open:
+            gathering.fail(_unsteady(gathering, link.node))
+    if any(gathering.error for gathering in gatherings):
+        # Each outcome has its reason already; without the journal more is fetched again, that is all.
+        with suppress(StorageError):
+            await intake.save()
+    meter.tell()
+    return [await _outcome(storage, gathering) for gathering in gatherings]
+
+
+class _Node:
+    """The node's side of one call; its files over SFTP are opened when first needed."""
+
+    def __init__(self, link: Link, attempts: bytes, has_find: bool) -> None:
+        self.link = link
+        self.name = link.node
+        self.attempts = attempts
+        self.has_find = has_find
+        self._opened = AsyncExitStack()
+        self._files: Files | None = None
+
+    async def files(self) -> Files:
+        """The node's files."""
+        if self._files is None:
+            self._files = await self._opened.enter_async_context(self.link.files())
+        return self._files
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        await self._opened.aclose()
+
+
+async def _prepare(storage: Storage, gatherings: Sequence[Gathering]) -> None:
+    """See what is in storage of each already: all of it, a part, nothing."""
+    paths = [path for g in gatherings for path in (g.final, g.part)]
+    there = await storage.stat(paths)
+    for gathering in gatherings:
+        if gathering.final in there and gathering.parcel.folder is not None:
+            found = await attempt_of(storage, gathering.final)
+            if found is not None and found[0] == gathering.parcel.token:
+                await _published_before(storage, gathering)
+                continue
+        if gathering.part in there:
+            await _resume(storage, gathering)
+    fresh = [gathering for gathering in gatherings if gathering.open and gathering.part not in there]
+    site = {path: None for g in fresh for path in (g.parcel.namespace.encode(), g.base)}
+    failures = dict(await storage.make_folders(list(site), FOLDER_MODE)) if fresh else {}
+    failures |= await storage.make_folders([g.part for g in fresh if g.base not in failures]) if fresh else {}
+    for gathering in fresh:
+        for path in (gathering.parcel.namespace.encode(), gathering.base, gathering.part):
+            if path in failures:
+                gathering.fail(trouble(storage.name, path, failures[path]))
+
+
+async def _published_before(storage: Storage, gathering: Gathering) -> None:
+    """It was published, and then we were stopped before that was noted."""
+    try:
+        text = await read_all(storage, gathering.final + b"/" + RECORD)
+        contents = manifest.parse(text)
+    except (OSError, manifest.ManifestError) as error:
+        gathering.fail(StorageError(f"storage: {printable(gathering.final)}/job.json cannot be read: {error}"))
+        return
+    gathering.files, gathering.bytes = len(contents.files), contents.size
+    gathering.published = hashlib.sha256(text).hexdigest()
+    await storage.remove([gathering.journal])
+
+
+async def _resume(storage: Storage, gathering: Gathering) -> None:
+    """Take over what an earlier call left. A file counts as whole only where the journal says so."""
+    vouched: dict[bytes, tuple[Item, str]] = {}
+    try:
+        vouched, gathering.journal_size = manifest.read_journal(await read_all(storage, gathering.journal))
+    except FileNotFoundError:
+        pass  # it was stopped before the first was written
+    except OSError as error:
+        gathering.fail(trouble(storage.name, gathering.journal, error))
+        return
+    tree = await storage.tree(gathering.part)
+    links = [gathering.at(path) for path, entry in tree.items() if entry.kind == "l"]
+    targets = await storage.readlinks(links) if links else {}
+    for path, entry in tree.items():
+        item, sha256 = vouched.get(path, (None, ""))
+        if entry.kind == "f" and item is not None and (item.size, item.mtime_ns // SECOND) == (entry.size, entry.mtime):
+            gathering.got(path, item, sha256)
+        else:
+            target = targets.get(gathering.at(path), b"")
+            gathering.have[path] = Item(entry.kind, entry.size, -1, entry.mode, target)
+            if entry.kind == "l":
+                gathering.have[path] = Item("l", target=target)
+
+
+async def _round(
+    node: _Node, storage: Storage, intake: Intake, gatherings: Sequence[Gathering], *, by_tar: bool
+) -> None:
+    """List, fetch what storage lacks, list again; marks those that are whole."""
+    tokens = [gathering.parcel.token for gathering in gatherings]
+    files = None if node.has_find else await node.files()
+    async with open_source(node.link, files, node.attempts, tokens) as source:
+        _tell(gatherings, await source.look(), node)
+        coming = await _differences(node, storage, gatherings)
+        coming = await intake.admit(coming)
+        single = [c for c in coming if c.offset or not by_tar]
+        if single:
+            await intake.fetch(await node.files(), node.name, node.attempts, single)
+        stream = [c for c in coming if not c.offset and by_tar]
+        try:
+            await source.receive([c.source for c in stream], intake.tar(stream))
+        except TarError:
+            return  # the next round fetches one by one
+        _tell(gatherings, await source.look(), node)
+    for gathering in gatherings:
+        gathering.whole = gathering.open and not gathering.difference()
+
+
+def _tell(gatherings: Sequence[Gathering], saved: Mapping[str, Saved], node: _Node) -> None:
+    for gathering in gatherings:
+        if gathering.open:
+            gathering.tell(saved[gathering.parcel.token], node.name)
+
+
+async def _differences(node: _Node, storage: Storage, gatherings: Sequence[Gathering]) -> list[Coming]:
+    """Remove what is not wanted, make folders, links and empty files; returns the files that have to come."""
+    todo = {gathering: gathering.difference() for gathering in gatherings if gathering.open}
+    begun = await _begun(node, storage, todo)
+
+    def note(failures: Failures) -> None:
+        for gathering in todo:
+            for path in failures:
+                if path.startswith(gathering.part + b"/"):
+                    gathering.fail(trouble(storage.name, path, failures[path]))
+
+    gone = [(g, path) for g, d in todo.items() for path in d.remove if (g, path) not in begun]
+    if gone:
+        note(await storage.remove([g.at(path) for g, path in gone]))
+    for gathering, path in gone:
+        del gathering.have[path]
+    folders = [(g, path) for g, d in todo.items() for path in d.folders]
+    if folders:
+        note(await storage.make_folders([g.at(path) for g, path in folders]))
+    links = {g.at(path): target for g, d in todo.items() for path, target in d.links.items()}
+    if links:
+        note(await storage.make_links(links))
+    empty = [(g, path) for g, d in todo.items() for path in d.files if g.wanted[path].item.size == 0]
+    if empty:
+        items = {g.at(path): g.wanted[path].item for g, path in empty}
+        note(await storage.put([Small(path, b"", item.mode, item.mtime_ns) for path, item in items.items()]))
+    coming = []
+    for gathering, wanted in todo.items():
+        for path in (*wanted.folders, *wanted.links):
+            gathering.have[path] = gathering.wanted[path].item
+        for path in wanted.files:
+            item, source = gathering.wanted[path].item, gathering.wanted[path].source
+            if item.size == 0:
+                gathering.got(path, item, EMPTY_SHA256)
+            else:
+                offset, digest = begun.get((gathering, path), (0, hashlib.sha256()))
+                coming.append(Coming(gathering, path, item, source, offset, digest))
+    return coming
+
+
+async def _begun(
+    node: _Node, storage: Storage, todo: Mapping[Gathering, Difference]
+) -> dict[tuple[Gathering, bytes], tuple[int, _Hash]]:
+    """Of big files that were cut off: how many bytes are here that the node has too, and their hash so far."""
+    candidates = [
+        (gathering, path, gathering.have[path].size)
+        for gathering, wanted in todo.items()
+        for path in wanted.files
+        if (there := gathering.have.get(path)) is not None
+        and there.kind == "f"
+        and RESUMED <= there.size <= gathering.wanted[path].item.size
+    ]
+    if not candidates:
+        return {}
+    asked = b"".join(b"%d\0%s\0" % (size, g.wanted[path].source) for g, path, size in candidates)
+    limit = 60 + sum(size for *_, size in candidates) / SLOWEST
+    answered = asyncio.create_task(
+        node.link.run(PREFIX_SUMS, stdin=request(node.attempts, ()) + asked, limit=limit), name="hashes on the node"
+    )
+    try:
+        here = [await _hash(storage, g.at(path), size) for g, path, size in candidates]
+        there_sums = [line.split(b" ")[0].decode("ascii", "replace") for line in (await answered).stdout.splitlines()]
+    finally:
+        answered.cancel()
+        await asyncio.gather(answered, return_exceptions=True)
+    return {
+        (g, path): (size, digest)
+        for (g, path, size), digest, there_sum in zip(candidates, here, there_sums, strict=False)
+        if digest is not None and digest.hexdigest() == there_sum
+    }
+
+
+async def _hash(storage: Storage, path: bytes, size: int) -> _Hash | None:
+    digest = hashlib.sha256()
+    offset = 0
+    try:
+        while offset < size and (piece := await storage.read(path, offset, min(PIECE, size - offset))):
+            await asyncio.to_thread(digest.update, piece)
+            offset += len(piece)
+    except OSError:
+        return None  # it is fetched anew, and says so if it cannot be written either
+    return digest if offset == size else None
+
+
+def _unsteady(gathering: Gathering, node: str) -> NodeError:
+    wanted = gathering.difference()
+    paths = list(dict.fromkeys([*wanted.files, *wanted.folders, *wanted.links, *wanted.remove]))
+    named = ", ".join(printable(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return NodeError(
+        f"{node}: files change while they are brought in: {named}",
+        hint="something of the job still writes there; it goes on when that has ended",
+    )
+
+
+async def _outcome(storage: Storage, gathering: Gathering) -> Outcome:
+    token = gathering.parcel.token
+    if gathering.published is None:
+        return Outcome(token, False, gathering.error)
+    tail = gathering.tail or await _tail(storage, gathering)
+    last_line = manifest.last_line(tail)
+    return Outcome(token, True, None, last_line, gathering.bytes, gathering.files, gathering.published)
+
+
+async def _tail(storage: Storage, gathering: Gathering) -> bytes:
+    """The end of what it printed, from storage: an earlier call had brought it."""
+    path = gathering.final
+    if gathering.parcel.folder is not None:
+        path += b"/" + gathering.output_name
+    try:
+        found = await storage.stat([path])
+        return await storage.read(path, max(0, found[path].size - TAIL), TAIL) if path in found else b""
+    except (OSError, StorageError):
+        return b""  # it is published; a line to show is not worth an error

@@ -1,0 +1,164 @@
+"""Rows to nouns and back: the columns of a noun are its fields, lists and mappings are JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from typing import Any, Generic, TypeVar
+
+from distribute_ssh.model.job import (
+    Attempt,
+    AttemptState,
+    Batch,
+    Build,
+    BuildState,
+    Input,
+    Job,
+    OnNodeLoss,
+    Request,
+    State,
+)
+
+Noun = TypeVar("Noun")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """What the queue remembers of a node; what it is, the inventory says."""
+
+    name: str
+    facts: Mapping[str, Any]  # what the probe found
+    boot_id: str | None
+    last_seen: float | None
+    unreachable_since: float | None
+    unreachable_reason: str | None
+    drained: str | None  # why; None: it is not
+    probation_until: float | None
+    failures: tuple[int, ...]  # ids of the batches whose builds failed here since one succeeded
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """One thing that happened: to a job, or, without one, to a batch."""
+
+    at: float
+    who: str
+    batch_id: int
+    job_id: int | None
+    job: str | None  # its name, also when the job is gone from its batch
+    attempt: int | None
+    before: State | None
+    after: State | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Reader(Generic[Noun]):
+    """Makes one kind of noun from rows."""
+
+    noun: type[Noun]
+    decode: Mapping[str, Callable[[Any], Any]]
+    renamed: Mapping[str, str]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Its columns, in the order of its fields."""
+        return tuple(self.renamed.get(field.name, field.name) for field in fields(self.noun))  # type: ignore[arg-type]
+
+    @cached_property
+    def columns(self) -> str:
+        """Its columns, for SELECT."""
+        return ", ".join(self.names)
+
+    @cached_property
+    def _decoders(self) -> tuple[Callable[[Any], Any] | None, ...]:
+        return tuple(self.decode.get(name) for name in self.names)
+
+    def __call__(self, row: Sequence[Any]) -> Noun:
+        """The noun of a row that was selected with `columns`."""
+        return self.noun(
+            *(
+                cell if cell is None or decode is None else decode(cell)
+                for cell, decode in zip(row, self._decoders, strict=True)
+            )
+        )
+
+
+@lru_cache(maxsize=4096)  # most jobs of a batch share their script, many their inputs
+def inputs_text(inputs: tuple[Input, ...]) -> str:
+    """Inputs as the queue keeps them."""
+    return json.dumps([[i.alias, i.sha256, i.size, i.kind, i.executable] for i in inputs], separators=(",", ":"))
+
+
+@lru_cache(maxsize=4096)
+def _inputs(text: str) -> tuple[Input, ...]:
+    return tuple(Input(*cells) for cells in json.loads(text))
+
+
+def input_text(one: Input | None) -> str | None:
+    """One input as the queue keeps it."""
+    return None if one is None else inputs_text((one,))
+
+
+def _input(text: str) -> Input:
+    return _inputs(text)[0]
+
+
+def env_text(env: Mapping[str, str]) -> str:
+    """An environment as the queue keeps it."""
+    return json.dumps(dict(env), sort_keys=True) if env else "{}"
+
+
+def names_text(names: Sequence[str] | frozenset[str]) -> str:
+    """Capabilities or mounts as the queue keeps them; a set in one order always."""
+    return json.dumps(sorted(names) if isinstance(names, frozenset) else list(names))
+
+
+batch_row = Reader(
+    Batch,
+    {
+        "capabilities": lambda text: frozenset(json.loads(text)),
+        "script": _input,
+        "init": _inputs,
+        "mounts": lambda text: tuple(json.loads(text)),
+    },
+    {},
+)
+
+job_row = Reader(
+    Job,
+    {
+        "state": State,
+        "script": _input,
+        "inputs": _inputs,
+        "env": json.loads,
+        "on_node_loss": OnNodeLoss,
+        "request": Request,
+    },
+    {},
+)
+
+attempt_row = Reader(Attempt, {"state": AttemptState, "ending": State}, {})
+
+build_row = Reader(Build, {"state": BuildState, "log_kept": bool}, {})
+
+node_row = Reader(NodeRow, {"facts": json.loads, "failures": lambda text: tuple(json.loads(text))}, {})
+
+history_row = Reader(HistoryRow, {'"from"': State, '"to"': State}, {"before": '"from"', "after": '"to"'})
+
+DEFINITION = (
+    "position", "name", "input_hash", "script", "inputs", "env", "time_limit", "max_attempts", "on_node_loss",
+)  # fmt: skip
+"""The columns of a job that its submitter decides; the others tell how far it is."""
+
+
+def one_of(states: Collection[State]) -> str:
+    """SQL: the job is in one of these states. Always in one order, so that the partial indexes are recognised."""
+    return f"state IN ({', '.join(repr(state.value) for state in State if state in states)})"
+
+
+def printable(value: Any) -> Any:
+    """The value as SQLite takes it: text from a file name that is no UTF-8 holds characters it refuses."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -1,0 +1,332 @@
+"""The spool: the submitter's files by content, each kept once, whole and unchanged, for as long as they are needed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from distribute_ssh.errors import StoreError, UsageError
+from distribute_ssh.model.job import Input, OnNodeLoss
+from distribute_ssh.model.names import SWEEP_FILE
+from distribute_ssh.store import tree
+
+if TYPE_CHECKING:  # they bring the YAML reader along, which a coordinator has no use for
+    from distribute_ssh.model.fileref import FileRef
+    from distribute_ssh.model.jobsfile import BatchSpec, JobSpec
+    from distribute_ssh.model.sweep import Value
+
+_CHUNK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+# Who has just been told that content is here may not have written so in the queue yet.
+GRACE = 3600.0
+
+Tick = Callable[[int], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Content in the spool: its name, its size in bytes, and the permission bits its file had."""
+
+    sha256: str
+    size: int
+    mode: int
+
+
+class Spool:
+    """Content under `root`, each piece in a file that is named by its hash; made when it is first needed.
+
+    Many processes may use it at once; one object of this class is for one thread.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._pending: dict[str, Path] | None = None  # written, but not in its place yet; None: nothing is being added
+
+    def path_of(self, sha256: str) -> Path:
+        """Where that content lies, if it is here. Raises ValueError for what is no hash: it becomes a path."""
+        if not _SHA256.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is no sha256")
+        return self.root / sha256[:2] / sha256
+
+    def add_file(self, path: Path, tick: Tick | None = None) -> Blob:
+        """Keep the content of a file (links are followed); `tick` is told of bytes dealt with, each of them twice.
+
+        Raises UsageError when it cannot be read, is no file or changes meanwhile; StoreError when we cannot write.
+        """
+        mode = 0
+
+        def produce(sink: _Sink) -> None:
+            nonlocal mode
+            with tree.reading(os.fsencode(path), follow=True) as (fd, status):
+                mode = stat.S_IMODE(status.st_mode)
+                while data := os.read(fd, _CHUNK):
+                    sink.write(data)
+
+        sha256, size = self._add(produce, path, tick)
+        return Blob(sha256, size, mode)
+
+    def add_tree(self, path: Path, tick: Tick | None = None) -> Blob:
+        """Keep a folder as one tar archive, the same for the same content; errors as of `add_file` and `tree.pack`."""
+        sha256, size = self._add(lambda sink: tree.pack(os.fsencode(path), sink), path, tick)
+        return Blob(sha256, size, 0o755)
+
+    def add_bytes(self, data: bytes) -> Blob:
+        """Keep what we made ourselves."""
+        sha256, size = self._add(lambda sink: sink.write(data), self.root, None)
+        return Blob(sha256, size, 0o644)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Add many at once: when the block ends all are in place and survive a power cut; when it fails, none is.
+
+        One by one, a thousand small files would wait for the disk two thousand times.
+        """
+        if self._pending is not None:
+            yield
+            return
+        pending: dict[str, Path] = {}
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._lock(fcntl.LOCK_SH):
+                self._pending = pending
+                yield
+                self._commit(pending)
+        except OSError as error:
+            raise StoreError(f"the spool {str(self.root)!r} cannot be written: {error.strerror}") from error
+        finally:
+            self._pending = None
+            for temporary in pending.values():
+                temporary.unlink(missing_ok=True)
+
+    def remove_unused(self, keep: set[str], now: float | None = None) -> int:
+        """Remove all content but `keep` and what was added within the last hour; return how many bytes that freed.
+
+        It never waits for somebody who is adding: then nothing is removed this time.
+        """
+        if not self.root.is_dir():
+            return 0
+        freed = 0
+        before = (time.time() if now is None else now) - GRACE
+        try:
+            with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                for file in [*self.root.glob("[0-9a-f][0-9a-f]/*"), *self.root.glob("new-*")]:
+                    status = file.lstat()
+                    if file.name not in keep and status.st_mtime < before:
+                        file.unlink()
+                        freed += status.st_size
+        except BlockingIOError:
+            return 0
+        return freed
+
+    def _add(self, produce: Callable[[_Sink], None], path: Path, tick: Tick | None) -> tuple[str, int]:
+        """Read for the hash, and again to keep it if the content is new: what is known takes no writing and no room.
+
+        Both readings must agree, which finds a file that somebody is still writing.
+        """
+        with self.together():
+            first = _Sink(None, tick)
+            produce(first)
+            if self._known(first.sha256):
+                if tick:
+                    tick(first.size)
+                return first.sha256, first.size
+            fd, name = tempfile.mkstemp(prefix="new-", dir=self.root)
+            temporary = Path(name)
+            try:
+                with open(fd, "wb") as file:
+                    second = _Sink(file, tick)
+                    produce(second)
+                    file.flush()
+                    os.fchmod(fd, 0o400)
+                    # Writing to the disk begins now, so that waiting for it at the end is short.
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                if second.sha256 != first.sha256:
+                    raise tree.changed(os.fsencode(path))
+            except BaseException:
+                temporary.unlink()
+                raise
+            assert self._pending is not None, "we are inside together()"
+            self._pending[first.sha256] = temporary
+            return first.sha256, first.size
+
+    def _known(self, sha256: str) -> bool:
+        if self._pending and sha256 in self._pending:
+            return True
+        try:
+            os.utime(self.path_of(sha256))  # needed again: its hour begins anew
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _commit(self, pending: dict[str, Path]) -> None:
+        for temporary in pending.values():
+            _sync(temporary)
+        places = {sha256: self.path_of(sha256) for sha256 in pending}
+        folders = {place.parent for place in places.values()}
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for sha256, place in places.items():
+            pending[sha256].rename(place)
+            del pending[sha256]
+        for folder in (*folders, self.root):
+            _sync(folder)
+
+    @contextmanager
+    def _lock(self, how: int) -> Iterator[None]:
+        fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, how)
+            yield
+        finally:
+            os.close(fd)
+
+
+class _Sink:
+    """Where content flows to: into the hash, and into `file` if there is one."""
+
+    def __init__(self, file: BinaryIO | None, tick: Tick | None) -> None:
+        self._file = file
+        self._tick = tick
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes) -> None:
+        self._hash.update(data)
+        self.size += len(data)
+        if self._file is not None:
+            try:
+                self._file.write(data)
+            except OSError as error:  # told apart from a failure to read, which is the submitter's to mend
+                raise StoreError(f"the spool cannot be written: {error.strerror}") from error
+        if self._tick is not None:
+            self._tick(len(data))
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# ------------------------------------------------------------------------------------------------------------- staging
+
+
+@dataclass(frozen=True, slots=True)
+class StagedJob:
+    """A job whose files are all in the spool. `input_hash` is of everything its result depends on."""
+
+    name: str
+    script: Input | None
+    inputs: tuple[Input, ...]
+    env: Mapping[str, str]
+    time_limit: float | None  # seconds
+    max_attempts: int
+    on_node_loss: OnNodeLoss
+    sweep: Mapping[str, Value] | None
+    input_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class StagedBatch:
+    """A batch whose files are all in the spool. `build_hash` is of everything its build depends on."""
+
+    script: Input
+    init: tuple[Input, ...]
+    env: Mapping[str, str]
+    jobs: tuple[StagedJob, ...]
+    build_hash: str
+
+
+def stage(spec: BatchSpec, spool: Spool, progress: Progress | None = None) -> StagedBatch:
+    """Bring every file of a batch into the spool, each path once; `progress` gets bytes done and bytes in all.
+
+    Raises UsageError for a file that cannot be read or sent, StoreError when the spool cannot be written.
+    """
+    refs = dict.fromkeys([spec.script, *spec.required_files])
+    for job in spec.jobs:
+        refs.update(dict.fromkeys([*([job.file] if job.file else []), *job.required_files]))
+    paths = {(ref.path, ref.is_dir): ref for ref in refs}
+    total = sum(_size_of(ref) for ref in paths.values()) if progress else 0
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(min(done // 2, total), total)  # each byte is dealt with twice
+
+    with spool.together():
+        blobs = {
+            key: spool.add_tree(ref.path, tick) if ref.is_dir else spool.add_file(ref.path, tick)
+            for key, ref in paths.items()
+        }
+        inputs = {ref: _input(ref, blobs[ref.path, ref.is_dir]) for ref in refs}
+        script = inputs[spec.script]
+        init = tuple(inputs[ref] for ref in spec.required_files)
+        build_hash = _digest(spec.kind, script.sha256, _facts(init), spec.required_mounts, sorted(spec.env.items()))
+        jobs = tuple(_stage_job(job, spool, inputs, build_hash) for job in spec.jobs)
+    if progress:
+        progress(total, total)
+    return StagedBatch(script, init, spec.env, jobs, build_hash)
+
+
+def _stage_job(job: JobSpec, spool: Spool, known: Mapping[FileRef, Input], build_hash: str) -> StagedJob:
+    script = known[job.file] if job.file else None
+    inputs = tuple(known[ref] for ref in job.required_files)
+    if job.sweep is not None:
+        text = json.dumps(job.sweep, ensure_ascii=False, sort_keys=True) + "\n"
+        blob = spool.add_bytes(text.encode())
+        inputs += (Input(alias=SWEEP_FILE, sha256=blob.sha256, size=blob.size),)
+    return StagedJob(
+        name=job.name,
+        script=script,
+        inputs=inputs,
+        env=job.env,
+        time_limit=job.time_limit,
+        max_attempts=job.max_attempts,
+        on_node_loss=job.on_node_loss,
+        sweep=job.sweep,
+        input_hash=_digest(build_hash, script.sha256 if script else None, _facts(inputs), sorted(job.env.items())),
+    )
+
+
+def _input(ref: FileRef, blob: Blob) -> Input:
+    kind = "tree" if ref.is_dir else "file"
+    executable = kind == "file" and bool(blob.mode & 0o111)
+    return Input(alias=ref.alias, sha256=blob.sha256, size=blob.size, kind=kind, executable=executable)
+
+
+def _facts(inputs: tuple[Input, ...]) -> list[tuple[str, str, str, bool]]:
+    """What a job can see of its inputs; their order it cannot."""
+    return sorted((each.alias, each.sha256, each.kind, each.executable) for each in inputs)
+
+
+def _digest(*facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, ensure_ascii=True).encode()).hexdigest()
+
+
+def _size_of(ref: FileRef) -> int:
+    """About how many bytes there will be to read; it is for the progress shown, so nothing is raised."""
+    try:
+        return tree.packed_size(os.fsencode(ref.path)) if ref.is_dir else ref.path.stat().st_size
+    except (OSError, UsageError):
+        return 0  # reading it will say what is wrong

@@ -1,0 +1,166 @@
+"""A jobs file becomes a batch in the queue: who could run it, what would be sent, and then the sending itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distribute_ssh.errors import NoNodeError
+from distribute_ssh.model import capability
+from distribute_ssh.model.fileref import FileRef
+from distribute_ssh.model.jobsfile import BatchSpec
+from distribute_ssh.plan.schedule import never_reason
+from distribute_ssh.plan.snapshot import NodeView
+from distribute_ssh.store import submission
+from distribute_ssh.store.queue import Queue
+from distribute_ssh.store.spool import Spool, stage
+from distribute_ssh.store.submission import NewJob, Submission, Submitted
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read and the bytes in all."""
+
+LARGEST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Whether a node could run a batch: what it lacks of the capabilities; None: it was never asked what it has."""
+
+    node: str
+    missing: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What submitting a batch would do; nothing of it is done."""
+
+    name: str
+    jobs: int
+    needs: tuple[str, ...]
+    fits: tuple[Fit, ...]
+    files: int
+    size: int  # bytes
+    largest: tuple[tuple[Path, int], ...]  # path and bytes, the largest first
+
+    def as_data(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        return {
+            "batch": self.name,
+            "jobs": self.jobs,
+            "needs": list(self.needs),
+            "nodes": [
+                {"name": fit.node, "fits": None if fit.missing is None else not fit.missing, "missing": fit.missing}
+                for fit in self.fits
+            ],
+            "files": self.files,
+            "bytes": self.size,
+            "largest": [{"path": str(path), "bytes": size} for path, size in self.largest],
+        }
+
+
+def needs(spec: BatchSpec) -> frozenset[str]:
+    """Everything a node must have to run this batch."""
+    return frozenset(capability.needed(spec.kind, spec.capabilities))
+
+
+def fits(wanted: frozenset[str], nodes: Sequence[NodeView]) -> tuple[Fit, ...]:
+    """Every node, and what it lacks."""
+    return tuple(
+        Fit(node.name, capability.missing(wanted, node.capabilities) if node.probed else None) for node in nodes
+    )
+
+
+def require_node(spec: BatchSpec, nodes: Sequence[NodeView]) -> None:
+    """Raise NoNodeError, with what every node lacks, if none can ever run this. One never reached may have anything."""
+    wanted = needs(spec)
+    reason = never_reason(nodes, wanted)
+    if reason is not None:
+        lacks = [f"{fit.node} has no {', '.join(fit.missing)}" for fit in fits(wanted, nodes) if fit.missing]
+        raise NoNodeError(
+            f"{spec.name} can run nowhere: {reason.text}",
+            hint="; ".join([*lacks, "`distribute nodes probe` looks again"]),
+        )
+
+
+def outline(spec: BatchSpec, nodes: Sequence[NodeView]) -> Outline:
+    """Say what `submit` would do. Raises OSError for a file that cannot be looked at."""
+    sizes = sorted(_sizes(_references(spec)), key=lambda file: (-file[1], file[0]))
+    wanted = needs(spec)
+    return Outline(
+        name=spec.name,
+        jobs=len(spec.jobs),
+        needs=tuple(sorted(wanted)),
+        fits=fits(wanted, nodes),
+        files=len(sizes),
+        size=sum(size for _, size in sizes),
+        largest=tuple(sizes[:LARGEST]),
+    )
+
+
+def submit(
+    queue: Queue,
+    spool: Spool,
+    spec: BatchSpec,
+    nodes: Sequence[NodeView],
+    *,
+    who: str,
+    now: float,
+    fresh: bool = False,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Submitted:
+    """Put all files of a batch into the spool and the batch into the queue; durable when this returns.
+
+    Raises NoNodeError if no node can ever run it, UsageError if a file cannot be sent or the batch still works,
+    StoreError if spool or queue cannot be written. The queue is unchanged then.
+    """
+    require_node(spec, nodes)
+    staged = stage(spec, spool, progress)
+    asked = Submission(
+        namespace=spec.namespace,
+        batch=spec.batch,
+        kind=spec.kind,
+        capabilities=needs(spec),
+        matrix=spec.matrix,
+        script=staged.script,
+        init=staged.init,
+        mounts=spec.required_mounts,
+        build_hash=staged.build_hash,
+        source=spec.source,
+        jobs=[
+            NewJob(
+                name=job.name,
+                script=job.script,
+                inputs=job.inputs,
+                input_hash=job.input_hash,
+                env=job.env,
+                time_limit=job.time_limit,
+                max_attempts=job.max_attempts,
+                on_node_loss=job.on_node_loss,
+            )
+            for job in staged.jobs
+        ],
+    )
+    return submission.submit(queue, asked, who=who, now=now, fresh=fresh, replace=replace)
+
+
+def _references(spec: BatchSpec) -> list[FileRef]:
+    """Every file and folder named, each path once."""
+    named = [spec.script, *spec.required_files]
+    for job in spec.jobs:
+        named += [*([job.file] if job.file else []), *job.required_files]
+    return list({ref.path: ref for ref in named}.values())
+
+
+def _sizes(references: Iterable[FileRef]) -> Iterable[tuple[Path, int]]:
+    for ref in references:
+        if not ref.is_dir:
+            yield ref.path, ref.path.stat().st_size
+            continue
+        for folder, _, names in os.walk(ref.path):
+            for name in names:
+                path = Path(folder, name)
+                yield path, path.lstat().st_size

@@ -1,0 +1,526 @@
+"""One node's supervisor: keeps the node connected and makes true there what the queue says, lane by lane.
+
+It is told what the queue holds for its node after every tick (`Work`) and compares that with what it already did on
+this connection. So a lost line needs no clean-up: the next connection starts from the queue and from what the node's
+own folders say. Trouble with a machine stays in here; any other exception is a bug and stops the coordinator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import random
+import shlex
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from distribute_ssh.errors import NodeError, StorageError, UnreachableError
+from distribute_ssh.evidence import (
+    Cleared,
+    Connected,
+    Dropped,
+    Evidence,
+    Killed,
+    Lost,
+    NotPublished,
+    NotStaged,
+    Published,
+    Seen,
+    Staged,
+)
+from distribute_ssh.model.inventory import NodeEntry
+from distribute_ssh.model.job import Attempt, AttemptState, Batch, Build, BuildState, Input, Job
+from distribute_ssh.model.layout import attempt_folder
+from distribute_ssh.node import probe, wire
+from distribute_ssh.node.channel import open_channel
+from distribute_ssh.node.link import Link
+from distribute_ssh.node.process import Room
+from distribute_ssh.node.shell import build_environment, build_script, job_environment, job_script
+from distribute_ssh.plan.reconcile import Sighting
+from distribute_ssh.storage.archive import Parcel, archive
+from distribute_ssh.storage.folder import Storage
+from distribute_ssh.storage.record import build_parcel, job_parcel
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between tries to connect; doubled each time, with jitter
+POLL = 2.0  # seconds between looks at what runs: events wake us early, the poll makes it certain
+POLL_ADOPTED = 0.25  # attempts of an earlier channel cannot push their end to this one
+GROUP = 64  # attempts that share one listing and one stream
+GRACE = 10  # seconds between TERM and KILL
+STORAGE_RESERVE = 64 << 20  # bytes that stay free in storage
+RETRY, LONGEST_RETRY = 2.0, 60.0  # seconds until storage that was full or away is tried again; doubled each time
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An attempt with all that is needed to start and to archive it."""
+
+    attempt: Attempt
+    job: Job | None  # None: it was dropped from its batch meanwhile
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the queue holds for one node."""
+
+    attempts: Sequence[Ready] = ()
+    builds: Sequence[tuple[Build, Batch]] = ()
+    clear: Sequence[Build] = ()  # nobody needs them any more
+    kill: frozenset[str] = frozenset()  # attempts to end
+    ended: frozenset[str] = frozenset()  # stale attempts that were ended: nothing of them runs
+    needed: frozenset[str] = frozenset()  # contents that waiting jobs still need
+
+
+@dataclass(slots=True)
+class Transfer:
+    """Bytes on their way."""
+
+    node: str
+    what: str  # "inputs" or "results"
+    done: int = 0
+    total: int | None = None
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second since it began."""
+        return self.done / max(time.monotonic() - self.since, 1e-3)
+
+
+class Hub(Protocol):
+    """What a supervisor needs of its coordinator."""
+
+    queue_id: str
+    transfers: dict[str, Transfer]
+
+    def tell(self, evidence: Evidence) -> None:
+        """Take notice of something that happened."""
+
+    def spool_path(self, sha256: str) -> Path:
+        """Where an input lies here."""
+
+    async def facts(self, entry: NodeEntry, link: Link, boot_id: str) -> probe.Facts:
+        """What the node is and has, asked anew where it may have changed."""
+
+    async def link(self, entry: NodeEntry) -> Link:
+        """Connect to a node."""
+
+    async def storage(self) -> Storage:
+        """Storage, opened. Raises StorageError."""
+
+    async def trust_changed(self) -> None:
+        """Wait until the host keys we trust were changed."""
+
+
+Lane = tuple[Callable[[], list[Any]], Callable[[list[Any]], Awaitable[None]]]
+"""What is due, and the verb that does it."""
+
+
+class Supervisor:
+    """Drives one node."""
+
+    def __init__(self, entry: NodeEntry, hub: Hub, connecting: asyncio.Semaphore) -> None:
+        self.entry = entry
+        self.name = entry.name
+        self.tried = asyncio.Event()  # connected, or failed to, at least once
+        self.staged: set[str] = set()
+        self.boot_id = ""
+        self._hub = hub
+        self._connecting = connecting
+        self._work = Work()
+        self._room: Room | None = None
+        self._facts = probe.Facts()
+        self._offer = probe.merge(entry, self._facts)
+        self._begun: dict[tuple[str, str], float] = {}  # (verb, token) -> when it may be tried again on this connection
+        self._retry = RETRY
+        self._mine: set[str] = set()  # started on this channel: their events come here
+        self._to_look: set[str] = set()
+        self._wakers: list[asyncio.Event] = []
+        self._busy = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the node can be worked with now."""
+        return self._room is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way here, or due, that could change anything."""
+        return self._room is None or (self._busy == 0 and not any(due() for due, _ in self._lanes()))
+
+    def give(self, work: Work) -> None:
+        """Take notice of what the queue holds now."""
+        self._work = work
+        live = {ready.attempt.token for ready in work.attempts} | {build.token for build, _ in work.builds}
+        self._begun = {key: at for key, at in self._begun.items() if key[1] in live}
+        self.staged &= live
+        self._mine &= live
+        self._wake()
+
+    # --- connection ---
+
+    async def run(self) -> None:
+        """Keep the node connected for ever, with growing, jittered pauses."""
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            error = await self._session()
+            self.tried.set()
+            self._hub.tell(Lost(self.name, error.message))
+            log.info("%s", error)
+            if time.monotonic() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            with contextlib.suppress(TimeoutError):
+                # A refused key or host key does not mend itself, and knocking again and again gets us banned.
+                async with asyncio.timeout(pause * random.uniform(0.7, 1.3) if error.retryable else None):
+                    await self._hub.trust_changed()
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _session(self) -> NodeError:
+        """Work with the node until something breaks; what broke is the result."""
+        broke: NodeError | None = None
+        link: Link | None = None
+        try:
+            async with self._connecting:
+                link = await self._hub.link(self.entry)
+            async with self._opened(link) as watch, asyncio.TaskGroup() as group:
+                group.create_task(watch(), name=f"watch {self.name}")
+                group.create_task(self._poll(), name=f"poll {self.name}")
+                self._wakers.clear()
+                for due, act in self._lanes():
+                    group.create_task(self._lane(due, act), name=f"{act.__name__} on {self.name}")
+        except* NodeError as errors:
+            broke = _first(errors)
+        except* OSError as errors:  # this machine's own trouble: no more processes, no more open files
+            broke = UnreachableError(f"{self.name}: {_first(errors)}")
+        finally:
+            self._room = None
+            self._busy = 0
+            for what in ("inputs", "results"):
+                self._hub.transfers.pop(f"{self.name} {what}", None)
+            if link is not None:
+                await link.close()
+        assert broke is not None, "a session ends by an error only"
+        return broke
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, link: Link) -> AsyncIterator[Callable[[], Coroutine[None, None, None]]]:
+        self._begun.clear()
+        self._mine.clear()
+        self._to_look.clear()
+        self.staged.clear()
+        async with open_channel(link, self.entry.scratch, self._on_event) as channel:
+            self.boot_id = channel.hello.boot_id
+            self._facts = await self._hub.facts(self.entry, link, self.boot_id)
+            self._offer = probe.merge(self.entry, self._facts)
+            has_tar, has_sha256sum = self._facts.has_tar, self._facts.sha256sum
+            room = Room(link, channel, queue_id=self._hub.queue_id, has_tar=has_tar, has_sha256sum=has_sha256sum)
+            sightings, batches = await room.list()
+            # Batch folders that no build stands for go; attempts may hold results and are never touched unasked.
+            known = {build.batch_token for build, _ in self._work.builds}
+            known |= {ready.attempt.batch_token for ready in self._work.attempts}
+            if unknown := [token for token in batches if token not in known]:
+                await room.clear(unknown)
+            self._hub.tell(Connected(self.name, self.boot_id, self._facts, sightings))
+            self._room = room
+            self.tried.set()
+
+            async def watch() -> None:
+                await channel.closed.wait()
+                raise UnreachableError(f"{self.name}: {channel.why}")
+
+            yield watch
+
+    @property
+    def room(self) -> Room:
+        """Our folder on the node. Raises UnreachableError while there is no connection."""
+        if self._room is None:
+            raise UnreachableError(f"{self.name}: not connected")
+        return self._room
+
+    # --- lanes: side by side; within one, the order holds ---
+
+    def _lanes(self) -> list[Lane]:
+        return [
+            (self._stage_due, self._stage),
+            (self._start_due, self._start),
+            (self._look_due, self._look),
+            (self._kill_due, self._kill),
+            (self._archive_due, self._archive),
+            (self._drop_due, self._drop),
+            (self._clear_due, self._clear),
+        ]
+
+    async def _lane(self, due: Callable[[], list[Any]], act: Callable[[list[Any]], Awaitable[None]]) -> None:
+        waker = asyncio.Event()
+        self._wakers.append(waker)
+        while True:
+            if not (items := due()):
+                waker.clear()
+                await waker.wait()
+                continue
+            self._busy += 1
+            try:
+                await act(items)
+            finally:
+                self._busy -= 1
+
+    def _wake(self) -> None:
+        for waker in self._wakers:
+            waker.set()
+
+    def _is_due(self, verb: str, token: str) -> bool:
+        return self._begun.get((verb, token), 0.0) <= time.monotonic()
+
+    def _begin(self, verb: str, tokens: Iterable[str]) -> None:
+        for token in tokens:
+            self._begun[verb, token] = float("inf")
+
+    def _again(self, verb: str, tokens: Iterable[str]) -> None:
+        """Let it be tried again after a while: full disks and broken storage are mended by people."""
+        for token in tokens:
+            self._begun[verb, token] = time.monotonic() + self._retry
+        self._retry = min(self._retry * 2, LONGEST_RETRY)
+
+    async def _poll(self) -> None:
+        while True:
+            running = self._running()
+            adopted = running - self._mine
+            await asyncio.sleep(POLL_ADOPTED if adopted else POLL)
+            self._to_look |= (adopted or running) & self._running()
+            self._wake()
+
+    def _running(self) -> set[str]:
+        attempts = (AttemptState.STARTING, AttemptState.RUNNING)
+        builds = (BuildState.STARTING, BuildState.RUNNING)
+        return {ready.attempt.token for ready in self._work.attempts if ready.attempt.state in attempts} | {
+            build.token for build, _ in self._work.builds if build.state in builds
+        }
+
+    def _on_event(self, event: wire.Event) -> None:
+        self._to_look.add(event.token)
+        self._wake()
+
+    def _transfer(self, what: str) -> Callable[[int, int], None]:
+        transfer = Transfer(self.name, what)
+
+        def progress(done: int, total: int) -> None:
+            transfer.done, transfer.total = done, total
+            self._hub.transfers[f"{self.name} {what}"] = transfer
+
+        return progress
+
+    # stage
+
+    def _stage_due(self) -> list[tuple[str, tuple[Input, ...]]]:
+        due: list[tuple[str, tuple[Input, ...]]] = [
+            (build.token, (*batch.init, batch.script))
+            for build, batch in self._work.builds
+            if build.state is BuildState.STARTING and self._is_due("stage", build.token)
+        ]
+        for ready in self._work.attempts:
+            if ready.attempt.state is AttemptState.PLACED and self._is_due("stage", ready.attempt.token):
+                job = ready.job
+                due.append((ready.attempt.token, (*job.inputs, *((job.script,) if job.script else ())) if job else ()))
+        return due
+
+    async def _stage(self, items: list[tuple[str, tuple[Input, ...]]]) -> None:
+        tokens = [token for token, _ in items]
+        self._begin("stage", tokens)
+        # All of them in one stream: a hundred jobs with a small input each cost one round trip.
+        inputs = {item.sha256: item for _, each in items for item in each}
+        try:
+            await self.room.stage(
+                inputs.values(), self._hub.spool_path, keep=self._work.needed, progress=self._transfer("inputs")
+            )
+        except UnreachableError:
+            raise
+        except NodeError as error:
+            for token in tokens:
+                self._hub.tell(NotStaged(self.name, token, error.message))
+            return
+        finally:
+            self._hub.transfers.pop(f"{self.name} inputs", None)
+        for token in tokens:
+            self.staged.add(token)
+            self._hub.tell(Staged(self.name, token))
+        self._wake()  # a build that is staged starts now
+
+    # start
+
+    def _start_due(self) -> list[tuple[str, Callable[[], str]]]:
+        due: list[tuple[str, Callable[[], str]]] = [
+            (build.token, functools.partial(self._build_script, build, batch))
+            for build, batch in self._work.builds
+            if build.state is BuildState.STARTING and build.token in self.staged and self._is_due("start", build.token)
+        ]
+        for ready in self._work.attempts:
+            token = ready.attempt.token
+            starting = ready.attempt.state is AttemptState.STARTING and token not in self._work.kill
+            if starting and self._is_due("start", token):
+                due.append((token, functools.partial(self._job_script, ready)))
+        return due
+
+    async def _start(self, items: list[tuple[str, Callable[[], str]]]) -> None:
+        for token, script in items:
+            self._begin("start", [token])
+            self._mine.add(token)
+            try:
+                await self.room.start(token, script())
+            except UnreachableError:
+                raise
+            except NodeError as error:
+                self._hub.tell(NotStaged(self.name, token, error.message))
+
+    def _build_script(self, build: Build, batch: Batch) -> str:
+        env = build_environment(build, batch, self.entry.env, self._offer.cores, self.room.channel.root)
+        return build_script(
+            batch_token=build.batch_token, script=batch.script, init=batch.init, slots=self.entry.slots,
+            python=self.entry.python or "python3", env=env,
+        )  # fmt: skip
+
+    def _job_script(self, ready: Ready) -> str:
+        attempt, job, batch = ready.attempt, ready.job, ready.batch
+        assert job is not None, "an attempt without its job is stale"
+        assert job.script is not None
+        cores = max(1, self._offer.cores // self.entry.slots)
+        env = job_environment(attempt, job, batch, self.entry.env, cores, self._offer.memory_mb, self.room.channel.root)
+        return job_script(
+            token=attempt.token, batch_token=attempt.batch_token, slot=attempt.slot, script=job.script,
+            init=batch.init, inputs=job.inputs, cores=cores, python=self.entry.python or "python3", env=env,
+            time_limit=job.time_limit,
+        )  # fmt: skip
+
+    # look
+
+    def _look_due(self) -> list[str]:
+        return sorted(self._to_look)
+
+    async def _look(self, tokens: list[str]) -> None:
+        self._to_look.difference_update(tokens)
+        found: dict[str, Sighting | None] = {}
+        for start in range(0, len(tokens), GROUP):
+            found |= await self.room.look(tokens[start : start + GROUP])
+        said = {}
+        for token, sighting in found.items():
+            if sighting is not None and sighting.exit == "stage":
+                self.room.forget_blobs()
+                said[token] = await self._last_line(token)
+        self._hub.tell(Seen(self.name, found, said))
+
+    async def _last_line(self, token: str) -> str:
+        output = f"{shlex.quote(self.room.channel.root)}/{attempt_folder(token)}/output"
+        lines = (await self.room.link.run(f"tail -c 400 {output}")).stdout.decode(errors="replace").strip().splitlines()
+        return "".join(c for c in lines[-1] if c.isprintable())[:200] if lines else ""
+
+    # kill
+
+    def _kill_due(self) -> list[str]:
+        return [token for token in self._work.kill if self._is_due("kill", token)]
+
+    async def _kill(self, tokens: list[str]) -> None:
+        self._begin("kill", tokens)
+
+        async def end(token: str) -> None:
+            left = await self.room.kill(token, GRACE)
+            self._hub.tell(Killed(self.name, token, left))
+            self._to_look.add(token)
+            self._wake()
+
+        async with asyncio.TaskGroup() as group:
+            for token in tokens:
+                group.create_task(end(token), name=f"kill {token} on {self.name}")
+
+    # archive
+
+    def _archive_due(self) -> list[Callable[[], Parcel]]:
+        due: list[Callable[[], Parcel]] = []
+        for ready in self._work.attempts:
+            ended = ready.attempt.state is AttemptState.ENDED
+            if ended and ready.job and self._is_due("archive", ready.attempt.token):
+                due.append(functools.partial(job_parcel, ready.attempt, ready.job, ready.batch, self._facts))
+        for build, batch in self._work.builds:
+            ended = build.state in (BuildState.BUILT, BuildState.FAILED) and not build.log_kept
+            if ended and self._is_due("archive", build.token):
+                due.append(functools.partial(build_parcel, build, batch))
+        return due[:GROUP]
+
+    async def _archive(self, items: list[Callable[[], Parcel]]) -> None:
+        parcels = [make() for make in items]
+        self._begin("archive", (parcel.token for parcel in parcels))
+        troubles: dict[str, str] = {}
+        try:
+            outcomes = await archive(
+                self.room.link,
+                self.room.channel.root.encode("utf-8", "surrogateescape"),
+                parcels,
+                await self._hub.storage(),
+                facts=self._facts,
+                reserve=STORAGE_RESERVE,
+                progress=self._transfer("results"),
+            )
+        except StorageError as error:
+            troubles = {parcel.token: error.message for parcel in parcels}
+        else:
+            for outcome in outcomes:
+                if outcome.published:
+                    self._hub.tell(Published(self.name, outcome.token, outcome.last_line))
+                else:
+                    troubles[outcome.token] = outcome.reason or "it was not published"
+        finally:
+            self._hub.transfers.pop(f"{self.name} results", None)
+        for token, reason in troubles.items():
+            self._hub.tell(NotPublished(self.name, token, reason))
+        if troubles:
+            self._again("archive", troubles)
+        else:
+            self._retry = RETRY
+
+    # drop, clear
+
+    def _drop_due(self) -> list[str]:
+        return [
+            ready.attempt.token
+            for ready in self._work.attempts
+            if ready.attempt.state is AttemptState.PUBLISHED
+            or (ready.attempt.state is AttemptState.STALE and ready.attempt.token in self._work.ended)
+            if self._is_due("drop", ready.attempt.token)
+        ][:GROUP]
+
+    async def _drop(self, tokens: list[str]) -> None:
+        self._begin("drop", tokens)
+        kept = await self.room.drop(tokens)
+        for token in set(tokens) - kept:
+            self._hub.tell(Dropped(self.name, token))
+        if kept:
+            log.warning("%s: %s could not be removed", self.name, ", ".join(map(attempt_folder, kept)))
+            self._again("drop", kept)
+
+    def _clear_due(self) -> list[Build]:
+        return [build for build in self._work.clear if self._is_due("clear", build.token)]
+
+    async def _clear(self, builds: list[Build]) -> None:
+        self._begin("clear", (build.token for build in builds))
+        for build in builds:
+            if build.state is BuildState.STALE:
+                await self.room.kill(build.token, GRACE)
+        kept = await self.room.clear([build.batch_token for build in builds])
+        kept |= await self.room.drop([build.token for build in builds])
+        for build in builds:
+            if kept.isdisjoint((build.batch_token, build.token)):
+                self._hub.tell(Cleared(self.name, build.token))
+            else:
+                log.warning("%s: the folder of a build could not be removed", self.name)
+                self._again("clear", [build.token])
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> Any:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

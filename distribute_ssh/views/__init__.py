@@ -1,0 +1,1 @@
+"""Words for people and JSON for programs, from plain data. Pure."""

@@ -1,0 +1,559 @@
+"""What a node is asked, what its answer means, and what it offers."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distribute_ssh.model.inventory import NodeEntry
+from distribute_ssh.node import probe
+from distribute_ssh.node.probe import Facts, Gpu, merge, parse, script
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "probe"
+SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+NODE = NodeEntry("lab1")
+END = "end\tok\n"
+
+pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="nodes run Linux")
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return SHELLS[request.param]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+def said(
+    shell: list[str], home: Path, entry: NodeEntry = NODE, probes: dict[str, str] | None = None, path: str | None = None
+) -> str:
+    """What the script prints here, run as it will be: from a string, with a stdin that belongs to somebody else."""
+    entry = replace(entry, scratch=entry.scratch or str(home))
+    env = {"HOME": str(home), "PATH": path or os.environ["PATH"]}
+    program = [str(shutil.which(shell[0])), *shell[1:], "-c", script(entry, probes or {})]
+    done = subprocess.run(program, env=env, input=b"rm -rf /\n", capture_output=True, timeout=60, check=True)
+    assert done.stderr == b""
+    return done.stdout.decode()
+
+
+def command(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def only(folder: Path, *names: str) -> str:
+    """A PATH with these commands alone."""
+    folder.mkdir()
+    for name in names:
+        found = shutil.which(name)
+        assert found is not None
+        (folder / name).symlink_to(found)
+    return str(folder)
+
+
+# --- the script, really run ---
+
+
+def test_the_script_tells_what_this_machine_is_in_every_shell(shell: list[str], home: Path, tmp_path: Path) -> None:
+    facts = parse(said(shell, home, NodeEntry("lab1", scratch=str(tmp_path))))
+    assert facts.hostname == platform.node()
+    assert facts.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert facts.uid == os.getuid()
+    assert facts.machine == platform.machine()
+    assert facts.threads == len(os.sched_getaffinity(0))
+    assert facts.cores is not None
+    assert 1 <= facts.cores <= facts.threads
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert facts.memory_mb == pages >> 20
+    assert facts.login_shell.startswith("/")
+    assert facts.scratch == str(tmp_path)
+    assert facts.scratch_free is not None
+    assert abs(facts.scratch_free - shutil.disk_usage(tmp_path).free) < 1 << 30
+    assert facts.scratch_type
+    assert facts.scratch_exec is True
+    assert facts.has_tar
+    assert facts.awk
+    assert facts.sha256sum
+    assert "python3" in facts.capabilities
+    assert facts.clock is not None
+    assert abs(facts.clock - time.time()) < 5
+    assert list(tmp_path.iterdir()) == [home]
+
+
+def test_a_node_that_has_hardly_any_tool_still_answers(shell: list[str], home: Path, tmp_path: Path) -> None:
+    facts = parse(
+        said(shell, home, NodeEntry("a", scratch=str(tmp_path)), path=only(tmp_path / "bin", "id", "mkdir", "rmdir"))
+    )
+    assert facts.boot_id
+    assert facts.uid == os.getuid()
+    assert facts.memory_mb
+    assert facts.scratch == str(tmp_path)
+    assert facts.capabilities == ()
+    assert not facts.has_tar
+    assert not facts.setsid_fork
+
+
+def test_a_node_of_busybox_alone_answers(home: Path, tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed")
+    (tmp_path / "bin").mkdir()
+    for name in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        (tmp_path / "bin" / name).symlink_to(busybox)
+    facts = parse(said(["busybox", "sh"], home, NodeEntry("a", scratch=str(tmp_path)), path=str(tmp_path / "bin")))
+    assert facts.cores
+    assert facts.scratch_free
+    assert facts.has_tar
+    assert not facts.gnu_tar
+    assert "python3" not in facts.capabilities
+
+
+@pytest.fixture
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "QUESTION_LIMIT", 1)
+
+
+def processes(marker: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker in (folder / "cmdline").read_bytes().decode("utf-8", "replace").replace("\0", " "):
+                found.append(folder.name)
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_hanging_question_ends_at_its_limit_with_all_it_started(shell: list[str], home: Path) -> None:
+    marker = f"sleep {100_000 + os.getpid()}"
+    begun = time.monotonic()
+    facts = parse(said(shell, home, probes={"stuck": f"{marker} | cat", "fine": "echo 1.0"}))
+    assert time.monotonic() - begun < 15
+    assert facts.probes == {"fine": "1.0"}
+    assert facts.broken["stuck"] == "did not answer within 1 s"
+    assert processes(marker) == []
+
+
+@pytest.mark.usefixtures("short_limit")
+def test_a_hanging_question_ends_also_where_there_is_no_timeout_command(
+    shell: list[str], home: Path, tmp_path: Path
+) -> None:
+    path = only(tmp_path / "bin", "id", "sleep", "date", "mkdir", "rmdir")
+    begun = time.monotonic()
+    facts = parse(said(shell, home, probes={"stuck": "exec sleep 977", "fine": "echo 1.0"}, path=path))
+    assert time.monotonic() - begun < 15
+    assert facts.probes == {"fine": "1.0"}
+    assert facts.broken["stuck"] == "did not answer within 1 s"
+
+
+def test_a_probe_that_leaves_something_running_is_not_waited_for(shell: list[str], home: Path) -> None:
+    begun = time.monotonic()
+    facts = parse(said(shell, home, probes={"server": "sleep 60 & echo $!"}))
+    assert time.monotonic() - begun < 15
+    os.kill(int(facts.probes["server"]), 9)
+
+
+def test_no_text_of_the_inventory_is_taken_for_shell(shell: list[str], home: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "a b'c\"d$(touch pwned)`touch pwned`\\"
+    scratch.mkdir()
+    env = {"LICENCE": 'it\'s $HOME "and" `more` \\ !', "EMPTY": ""}
+    entry = NodeEntry("lab1", scratch=str(scratch), env=env)
+    probes = {"it's": "printf '%s\\n' \"$LICENCE\"", "$(touch${IFS}pwned)": "echo '; touch pwned'"}
+    facts = parse(said(shell, home, entry, probes))
+    assert facts.scratch == str(scratch)
+    assert facts.probes == {"it's": env["LICENCE"], "$(touch${IFS}pwned)": "; touch pwned"}
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_a_site_probe_says_yes_by_its_exit_code_and_its_first_line_is_the_version(shell: list[str], home: Path) -> None:
+    probes = {
+        "yes": "echo; echo ' 7.1 '; echo more",
+        "silent": "true",
+        "no": "echo 7.1; exit 3",
+        "absent": "no-such-command --version",
+        "loud": "yes | head -n 100000",
+        "cut": "head -c 3000 /dev/zero | tr '\\0' x",
+        "stderr": "echo oops >&2",
+    }
+    facts = parse(said(shell, home, probes=probes))
+    assert facts.probes == {"yes": "7.1", "silent": "", "loud": "y", "cut": "x" * 400, "stderr": ""}
+    assert facts.broken == {}
+    assert {"yes", "silent", "loud"} <= set(facts.capabilities)
+
+
+def test_the_python_of_the_inventory_is_the_one_that_is_asked(shell: list[str], home: Path, tmp_path: Path) -> None:
+    command(tmp_path / "a b", "python9", "echo 9.8.7")
+    found = parse(said(shell, home, NodeEntry("lab1", python=str(tmp_path / "a b" / "python9"))))
+    assert found.tools["python3"] == "9.8.7"
+    absent = parse(said(shell, home, NodeEntry("lab1", python="/no/such/python")))
+    assert "python3" not in absent.capabilities
+
+
+def test_gpus_are_found_through_the_tools_of_their_makers(shell: list[str], home: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    command(tools, "nvidia-smi", f"cat '{FIXTURES}/nvidia-two-desktops.csv'")
+    command(tools, "rocm-smi", f"cat '{FIXTURES}/amd-rocm6-four.json'")
+    facts = parse(said(shell, home, path=f"{tools}:{os.environ['PATH']}"))
+    assert [(gpu.vendor, gpu.index, gpu.memory_mb) for gpu in facts.gpus] == [
+        ("nvidia", 0, 24576),
+        ("nvidia", 1, 12288),
+        ("amd", 0, 65520),
+        ("amd", 1, 65520),
+        ("amd", 2, 65520),
+        ("amd", 10, 65520),
+    ]
+    assert "gpu" in facts.capabilities
+
+
+# --- where to work ---
+
+
+def with_candidates(first: Path, second: Path) -> str:
+    """The script, with two folders of ours in the place of /scratch and /var/tmp."""
+    text = script(NODE, {})
+    assert "/scratch /var/tmp" in text
+    return text.replace("/scratch /var/tmp", f"'{first}' '{second}'")
+
+
+def scratch_of(shell: list[str], text: str, home: Path) -> str | None:
+    env = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    done = subprocess.run([*shell, "-c", text], env=env, capture_output=True, timeout=60, check=True)
+    facts = parse(done.stdout)
+    assert (facts.scratch is None) == (facts.no_scratch is not None)
+    return facts.scratch
+
+
+def test_scratch_is_the_first_folder_that_can_be_written(shell: list[str], home: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    text = with_candidates(first, second)
+    assert scratch_of(shell, text, home) == str(home / ".cache")
+    second.mkdir()
+    assert scratch_of(shell, text, home) == str(second)
+    first.mkdir()
+    assert scratch_of(shell, text, home) == str(first)
+
+
+def test_a_node_without_any_scratch_says_so(shell: list[str], tmp_path: Path) -> None:
+    assert scratch_of(shell, with_candidates(tmp_path / "a", tmp_path / "b"), Path("/proc")) is None
+
+
+def test_scratch_stays_where_our_room_is_when_a_better_folder_appears(
+    shell: list[str], home: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    (second / f"distribute-{os.getuid()}").mkdir(parents=True)
+    first.mkdir()
+    assert scratch_of(shell, with_candidates(first, second), home) == str(second)
+
+
+def test_a_room_that_is_a_link_is_none_of_ours(shell: list[str], home: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    (first / f"distribute-{os.getuid()}").symlink_to(tmp_path)
+    assert scratch_of(shell, with_candidates(first, second), home) == str(second)
+
+
+def test_the_scratch_of_the_inventory_is_never_replaced_by_another(
+    shell: list[str], home: Path, tmp_path: Path
+) -> None:
+    cases = {tmp_path / "absent": "is not there", Path("/proc"): "cannot be written to", tmp_path: "somebody else"}
+    (tmp_path / f"distribute-{os.getuid()}").symlink_to("/etc")
+    for folder, why in cases.items():
+        facts = parse(said(shell, home, NodeEntry("lab1", scratch=str(folder))))
+        assert facts.scratch is None
+        assert facts.no_scratch is not None
+        assert str(folder) in facts.no_scratch
+        assert why in facts.no_scratch
+
+
+def test_a_scratch_below_home_is_found_there(shell: list[str], home: Path) -> None:
+    (home / "work").mkdir()
+    assert parse(said(shell, home, NodeEntry("lab1", scratch="~/work"))).scratch == str(home / "work")
+    assert parse(said(shell, home, NodeEntry("lab1", scratch="~"))).scratch == str(home)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,noexec", "tmpfs", str(folder)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.root
+def test_a_disk_that_runs_nothing_is_told_and_a_full_one_stays_the_scratch(
+    shell: list[str], home: Path, tiny_disk: Path
+) -> None:
+    entry = NodeEntry("lab1", scratch=str(tiny_disk))
+    facts = parse(said(shell, home, entry))
+    assert facts.scratch_exec is False
+    assert facts.scratch_type == "tmpfs"
+    assert facts.scratch_free == 64 << 10
+    (tiny_disk / f"distribute-{os.getuid()}").mkdir()
+    with pytest.raises(OSError, match="No space left"):
+        (tiny_disk / "filler").write_bytes(bytes(1 << 20))
+    full = parse(said(shell, home, entry))
+    assert full.scratch == str(tiny_disk)
+    assert full.scratch_free == 0
+    assert full.scratch_exec is None
+
+
+def test_a_fingerprint_tells_whether_the_same_was_asked() -> None:
+    asked = [(NODE, {}), (NODE, {"yes": "true"}), (NODE, {"yes": "false"}), (NodeEntry("lab1", scratch="/a"), {})]
+    assert len({probe.fingerprint(script(entry, probes)) for entry, probes in asked}) == len(asked)
+    assert probe.fingerprint(script(NODE, {})) == probe.fingerprint(script(NodeEntry("lab2", slots=3), {}))
+
+
+# --- what an answer means ---
+
+
+def recorded(name: str) -> Facts:
+    return parse((FIXTURES / name).read_bytes())
+
+
+def test_a_workstation_is_read_from_its_answer() -> None:
+    facts = recorded("ubuntu-workstation.txt")
+    assert (facts.hostname, facts.os, facts.login_shell) == ("lab3", "Ubuntu 22.04.5 LTS", "/usr/bin/fish")
+    assert (facts.cores, facts.threads, facts.memory_mb, facts.load) == (16, 32, 64154, 3.42)
+    assert (facts.scratch, facts.scratch_type, facts.scratch_exec) == ("/scratch", "xfs", False)
+    assert (facts.scratch_free, facts.scratch_inodes_free) == (1011772032 << 10, 120898449)
+    assert (facts.systemd, facts.linger, facts.user_manager) == (True, False, True)
+    assert (facts.kill_user_processes, facts.remove_ipc) == (False, True)
+    assert (facts.cgroup, facts.cgroup_writable) == (2, True)
+    assert facts.tools == {
+        "python3": "3.10.12",
+        "gcc": "11.4.0",
+        "gfortran": "11.4.0",
+        "make": "4.3",
+        "mpi": "4.1.2",
+        "apptainer": "1.3.4",
+        "singularity": "1.3.4",
+    }
+    assert facts.probes == {"openfoam": "/opt/openfoam10/platforms/linux64Gcc/bin/simpleFoam"}
+    assert facts.capabilities == tuple(
+        "apptainer gcc gfortran gpu make mpi openfoam python3 singularity".split()  # noqa: SIM905
+    )
+    assert facts.broken == {}
+    assert facts.gnu_tar
+    assert facts.find_printf
+    assert facts.setsid_fork
+    assert facts.clock == 1743444000
+
+
+def test_a_thin_node_is_read_from_its_answer() -> None:
+    facts = recorded("alpine-busybox.txt")
+    assert facts.cores == 4
+    assert facts.capabilities == ("make",)
+    assert facts.no_scratch == "/data/work is not there"
+    assert facts.scratch is None
+    assert facts.scratch_free is None
+    assert facts.scratch_exec is None
+    assert (facts.has_tar, facts.gnu_tar, facts.find_printf, facts.setsid_fork) == (True, False, False, False)
+    assert (facts.systemd, facts.linger, facts.kill_user_processes) == (False, None, None)
+
+
+def test_a_crowded_login_node_is_read_from_its_answer() -> None:
+    facts = recorded("cluster-login.txt")
+    assert facts.cores == 4  # it has 64; we may use 4
+    assert facts.scratch_is_network
+    assert facts.scratch_type == "nfs4"
+    assert facts.scratch_free == 1073741824 << 10
+    assert facts.scratch_inodes_free is None
+    assert (facts.kill_user_processes, facts.remove_ipc) == (True, None)
+    assert facts.tools["gcc"] == "8.5.0"
+    assert facts.tools["mpi"] == "2021.9"
+    assert {"apptainer", "singularity"} <= set(facts.capabilities)
+    assert "gpu" not in facts.capabilities
+    assert set(facts.broken) == {"gfortran", "cmake", "nvidia-smi", "licence"}
+    assert facts.broken["gfortran"] == "is there but does not work (exit 1)"
+    assert facts.broken["cmake"] == facts.broken["licence"] == "did not answer within 20 s"
+    assert "couldn't communicate with the NVIDIA driver" in facts.broken["nvidia-smi"]
+
+
+def gpu_answer(tool: str, fixture: str, status: int = 0) -> Facts:
+    text = (FIXTURES / fixture).read_text()
+    folded = [line[i : i + 300] for line in text.splitlines() for i in range(0, len(line), 300)]
+    out = "".join(f"out\t{tool}\t{line}\n" for line in folded)
+    return parse(f"MemTotal:\t127600748 kB\n{out}exit\t{tool}\t{status}\n{END}")
+
+
+def test_nvidia_gpus_have_model_memory_and_uuid() -> None:
+    first, second = gpu_answer("nvidia-smi", "nvidia-two-desktops.csv").gpus
+    assert first == Gpu(0, "nvidia", "NVIDIA GeForce RTX 3090", 24576, "GPU-3f2c9a51-7d0e-4b6a-9c31-52f0d1a7be88")
+    assert (second.index, second.memory_mb) == (1, 12288)
+    many = gpu_answer("nvidia-smi", "nvidia-eight-a100.csv").gpus
+    assert len({gpu.uuid for gpu in many}) == 8
+    assert {gpu.memory_mb for gpu in many} == {81920}
+
+
+def test_a_gpu_that_shares_the_memory_of_its_machine_has_that_much() -> None:
+    (gpu,) = gpu_answer("nvidia-smi", "nvidia-shared-memory.csv").gpus
+    assert (gpu.model, gpu.memory_mb) == ("NVIDIA GB10", 127600748 >> 10)
+
+
+def test_a_gpu_that_fell_off_the_bus_does_not_hide_the_others() -> None:
+    assert [gpu.index for gpu in gpu_answer("nvidia-smi", "nvidia-one-lost.csv").gpus] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("fixture", "status", "told"),
+    [
+        ("nvidia-driver-gone.txt", 9, "is there but does not work (exit 9): NVIDIA-SMI has failed"),
+        ("nvidia-no-devices.txt", 0, "is there but shows no GPU: No devices were found"),
+        ("nvidia-no-devices.txt", 6, "is there but does not work (exit 6): No devices were found"),
+    ],
+)
+def test_a_driver_without_a_gpu_is_no_capability_and_is_told(fixture: str, status: int, told: str) -> None:
+    facts = gpu_answer("nvidia-smi", fixture, status)
+    assert facts.gpus == ()
+    assert "gpu" not in facts.capabilities
+    assert facts.broken["nvidia-smi"].startswith(told)
+
+
+def test_amd_gpus_are_read_from_old_and_new_releases() -> None:
+    (old,) = gpu_answer("rocm-smi", "amd-rocm5.json").gpus
+    assert old == Gpu(0, "amd", "Radeon VII", 16368, "GPU-5f3a1c0d2e4b6978")
+    new = gpu_answer("rocm-smi", "amd-rocm6-four.json").gpus
+    assert [gpu.index for gpu in new] == [0, 1, 2, 10]
+    assert new[0].model.startswith("AMD INSTINCT MI200")
+    assert new[0].memory_mb == 65520
+
+
+def test_the_graphics_built_into_a_processor_is_no_gpu_to_compute_on() -> None:
+    assert [gpu.model for gpu in gpu_answer("rocm-smi", "amd-with-built-in.json").gpus] == ["Radeon RX 7900 XT"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"card0": 1}', '{"cardx": {}}', "ERROR: no amdgpu", '{"card0"'])
+def test_whatever_rocm_smi_prints_is_survived(text: str) -> None:
+    facts = parse(f"out\trocm-smi\t{text}\nexit\trocm-smi\t0\n{END}")
+    assert facts.gpus == ()
+    assert "rocm-smi" in facts.broken
+
+
+@pytest.mark.parametrize(
+    ("tool", "line", "version"),
+    [
+        ("gcc", "gcc (GCC) 14.2.1 20240910 (Red Hat 14.2.1-1)", "14.2.1"),
+        ("cmake", "cmake version 3.25.1", "3.25.1"),
+        ("mpi", "    Version:                                 4.0.2", "4.0.2"),
+        ("mpi", "mpirun (Open MPI) 5.0.3", "5.0.3"),
+        ("singularity", "singularity version 3.8.7-1.el8", "3.8.7"),
+        ("apptainer", "apptainer version 1.3.4", "1.3.4"),
+        ("make", "a make of my own", "a make of my own"),
+        ("make", "built (1.2)", "1.2"),
+        ("make", "", ""),
+    ],
+)
+def test_a_version_is_found_in_what_tools_print(tool: str, line: str, version: str) -> None:
+    assert parse(f"out\t{tool}\t{line}\nexit\t{tool}\t0\n{END}").tools == {tool: version}
+
+
+def test_what_a_profile_prints_around_the_answer_changes_nothing() -> None:
+    text = (FIXTURES / "ubuntu-workstation.txt").read_text()
+    noise = "Welcome to lab3!\n\n  \t\n\tno key\nthreads\nexit\t\nexit\tgcc\tmaybe\nout\n\x1b[2Jbell\x07\t\x00\n"
+    assert parse(noise + text + noise) == parse(text)
+
+
+def test_an_answer_that_breaks_off_is_refused_and_not_taken_for_a_poorer_node() -> None:
+    whole = (FIXTURES / "ubuntu-workstation.txt").read_text()
+    for end in (0, len(whole) // 2, len(whole) - len(END)):
+        with pytest.raises(ValueError, match="cut short"):
+            parse(whole[:end])
+
+
+def test_what_a_node_says_cannot_drive_a_terminal() -> None:
+    facts = parse(b"hostname\tlab\x1b[2J\xff3\nout\tmake\t\x1b]0;x\x07Make 4.3\nexit\tmake\t0\n" + END.encode())
+    assert facts.hostname == "lab[2J\N{REPLACEMENT CHARACTER}3"
+    assert facts.tools["make"] == "4.3"
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=300) | st.text('outexi\t\n0129:,{}[]"/ kB-', max_size=300))
+def test_no_answer_can_break_the_reader(text: str) -> None:
+    facts = parse(f"{text}\n{END}")
+    assert Facts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+
+
+@pytest.mark.parametrize("name", ["ubuntu-workstation.txt", "alpine-busybox.txt", "cluster-login.txt"])
+def test_facts_survive_being_kept_as_json(name: str) -> None:
+    facts = recorded(name)
+    assert Facts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+
+
+def test_facts_kept_by_another_version_are_read_as_far_as_they_are_known() -> None:
+    kept = {"cores": 8, "colour": "blue", "gpus": [{"index": 1, "speed": 9}]}
+    assert Facts.from_json(kept) == Facts(cores=8, gpus=(Gpu(1),))
+    assert Facts.from_json({}) == Facts()
+
+
+# --- what it offers ---
+
+
+def test_a_node_offers_what_was_found() -> None:
+    facts = recorded("ubuntu-workstation.txt")
+    offer = merge(NODE, facts)
+    assert (offer.cores, offer.memory_mb, offer.slots) == (16, 64154, 1)
+    assert offer.gpus == facts.gpus
+    assert offer.capabilities == facts.capabilities
+
+
+def test_the_inventory_wins_over_what_was_found() -> None:
+    entry = NodeEntry("lab1", cores=12, memory_mb=32768, gpus=(1,), slots=3, capabilities=("lab",))
+    offer = merge(entry, recorded("ubuntu-workstation.txt"))
+    assert (offer.cores, offer.memory_mb, offer.slots) == (12, 32768, 3)
+    assert [gpu.model for gpu in offer.gpus] == ["NVIDIA GeForce RTX 3060"]
+    assert "lab" in offer.capabilities
+    assert "gcc" in offer.capabilities
+
+
+@pytest.mark.parametrize(
+    ("gpus", "found", "offered"),
+    [
+        (None, (0, 2), (0, 2)),
+        (0, (0, 2), ()),
+        (1, (0, 2), (0,)),
+        (3, (0, 2), (0, 2, 1)),
+        (2, (), (0, 1)),
+        ((), (0, 2), ()),
+        ((2,), (0, 2), (2,)),
+        ((5,), (0, 2), (5,)),
+    ],
+)
+def test_gpus_of_the_inventory_are_how_many_or_which(
+    gpus: int | tuple[int, ...] | None, found: tuple[int, ...], offered: tuple[int, ...]
+) -> None:
+    offer = merge(NodeEntry("lab1", gpus=gpus), Facts(gpus=tuple(Gpu(index, "nvidia") for index in found)))
+    assert tuple(gpu.index for gpu in offer.gpus) == offered
+    assert ("gpu" in offer.capabilities) == bool(offered)
+
+
+def test_a_capability_written_down_by_a_person_is_never_taken_away() -> None:
+    assert merge(NodeEntry("lab1", capabilities=("gpu",)), Facts()).capabilities == ("gpu",)
+    assert merge(NodeEntry("lab1", capabilities=("singularity",)), Facts()).capabilities == ("apptainer", "singularity")
+
+
+def test_a_node_that_could_not_tell_offers_one_core() -> None:
+    assert merge(NODE, Facts()).cores == 1
