@@ -1,10 +1,10 @@
 """Archiving beside `rsync -a -e ssh`, through the same sshd on loopback: 2,000 small files, one big, and both again.
 
-    python benchmarks/archive.py [--rounds 5] [--peers]
+    python benchmarks/archive.py [--rounds 5]
 
 Whole processes are timed, interleaved; the medians go into the table. Ours is a fresh Python that imports, connects,
 archives one attempt (with hashes, record and sync to disk, which rsync does without) and publishes it. "Again": an
-attempt that was brought in whole but not published is taken up anew. `--profile FILE` profiles one of ours instead.
+attempt that was brought in whole but not published is taken up anew.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -59,8 +58,8 @@ class Case:
 
     def __init__(self, folder: Path, lab_folder: Path, fill: Callable[[Path], None]) -> None:
         self.node = folder / "node"
-        self.store = folder / "store"
-        self.copy = folder / "copy"
+        self.folder = folder
+        self.store = self.copy = folder
         self.config = lab_folder / "ssh_config"
         self.known_hosts = lab_folder / "own_known_hosts"
         save = self.node / "attempts" / TOKEN / "save"
@@ -68,10 +67,12 @@ class Case:
         (save.parent / "output").write_text("done\n")
         fill(save)
 
-    def clean(self) -> None:
-        for path in (self.store, self.copy):
-            shutil.rmtree(path, ignore_errors=True)
-            path.mkdir()
+    def renew(self) -> None:
+        """Take fresh folders. The old ones stay: for seconds after a removal, ext4 is slow to make new files."""
+        number = len(list(self.folder.iterdir()))
+        self.store, self.copy = self.folder / f"store-{number}", self.folder / f"copy-{number}"
+        self.store.mkdir()
+        self.copy.mkdir()
         os.sync()  # what earlier runs left to write is not this one's
 
     def ours(self, *, stop: bool = False) -> None:
@@ -100,10 +101,10 @@ def measure(case: Case, rounds: int) -> tuple[list[float], list[float], list[flo
     """Seconds of each run: ours, rsync; ours again, rsync again."""
     first_ours, first_rsync, again_ours, again_rsync = [], [], [], []
     for _ in range(rounds):
-        case.clean()
+        case.renew()
         first_ours.append(timed(case.ours))
         first_rsync.append(timed(case.rsync))
-    case.clean()
+    case.renew()
     case.ours(stop=True)
     case.rsync()
     journal = (case.store / "bench" / "batch" / f".part-{TOKEN}.journal").read_bytes()
@@ -128,7 +129,6 @@ def big_file(save: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--keep", type=Path, help="prepare everything in this folder, start sshd and wait")
     rounds = parser.parse_args().rounds
 
     from tests.support.lab import Lab

@@ -43,6 +43,7 @@ CONNECTING = 8  # nodes that connect at once: sshd and jump hosts drop bursts
 ASK_QUEUE = 0.05  # seconds between looks whether another process wrote to the queue
 AT_LEAST = 5.0  # seconds between ticks when nothing happens
 PROBE_AGAIN = 12 * 3600.0  # seconds after which a node that was not restarted is probed anew
+TIDY_EVERY = 3600.0  # seconds between two looks for inputs that nobody needs
 CONNECT_LIMIT = 30.0  # seconds one pass waits for nodes that do not answer
 
 _T = TypeVar("_T")
@@ -70,6 +71,7 @@ class Coordinator:
         self._storage: contextlib.AsyncExitStack | None = None
         self._storage_open: Storage | None = None
         self._storage_lock = asyncio.Lock()
+        self._storage_failed = False
         self._last: Ticked | None = None
         self.storage_trouble: str | None = None
 
@@ -109,7 +111,8 @@ class Coordinator:
         return not any(
             any(ready.attempt.batch_id == batch_id for ready in work.attempts)
             or any(build.batch_id == batch_id for build, _ in work.builds)
-            for work in self._last.work.values()
+            for node, work in self._last.work.items()
+            if node in self._last.live
         )
 
     @contextlib.asynccontextmanager
@@ -118,7 +121,10 @@ class Coordinator:
         connecting = asyncio.Semaphore(CONNECTING)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._record_batches(), name="batch records")]
+                tasks = [
+                    group.create_task(self._record_batches(), name="batch records"),
+                    group.create_task(self._tidy_spool(), name="spool"),
+                ]
                 for entry in self.inventory.nodes:
                     if entry.enabled:
                         node = self.nodes[entry.name] = Supervisor(entry, self, connecting)
@@ -218,6 +224,10 @@ class Coordinator:
     async def storage(self) -> Storage:
         """Storage, opened, and with all folders renamed that `--fresh` left to rename."""
         async with self._storage_lock:
+            if self._storage_failed and self._storage is not None and "://" in self.inventory.storage:
+                await self._storage.aclose()
+                self._storage = self._storage_open = None
+            self._storage_failed = False
             if self._storage_open is None:
                 stack = contextlib.AsyncExitStack()
                 place = self.inventory.storage
@@ -230,12 +240,24 @@ class Coordinator:
                 await self._in_thread(self._moved, move.batch_id)
             return self._storage_open
 
+    def storage_failed(self) -> None:
+        """Take notice that something could not be stored: the line is opened anew before the next try."""
+        self._storage_failed = True
+
     async def _connect_storage(self, host: str, *, user: str | None, port: int | None) -> Link:
         return await self._connector.open("storage", host, user=user, port=port)
 
     def _moved(self, batch_id: int) -> None:
         with self.queue.transaction() as change:
             change.moved(batch_id)
+
+    async def _tidy_spool(self) -> None:
+        """Remove inputs that no batch needs any more; a batch of which a job failed keeps its own for `retry`."""
+        while True:
+            keep = await self._in_thread(self.queue.needed_contents)
+            freed = await asyncio.to_thread(self._spool.remove_unused, keep)
+            log.debug("%d bytes of inputs removed from the spool", freed)
+            await asyncio.sleep(TIDY_EVERY)
 
     # --- records of batches ---
 
@@ -250,6 +272,7 @@ class Coordinator:
                 pause = 1.0
                 self.storage_trouble = None
             except (StorageError, OSError) as error:
+                self.storage_failed()
                 self.storage_trouble = str(error)
                 log.warning("%s", error)
                 pause = min(pause * 2, 60.0)

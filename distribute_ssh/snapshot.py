@@ -23,6 +23,7 @@ class _OnNode:
     taken: set[int] = field(default_factory=set)
     built: set[int] = field(default_factory=set)
     failed: dict[int, str] = field(default_factory=dict)
+    holdoff: dict[int, str] = field(default_factory=dict)
 
 
 def snapshot(
@@ -50,7 +51,7 @@ def snapshot(
             on[build.node].built.add(build.batch_id)
     for (node, batch_id), (until, reason) in (holdoff or {}).items():
         if until > now:
-            on[node].failed.setdefault(batch_id, reason)
+            on[node].holdoff[batch_id] = reason
     served = queue.served()
     work = tuple(
         WorkView(
@@ -94,6 +95,7 @@ def node_view(
         reason=reason,
         built=frozenset(on.built),
         failed=on.failed,
+        holdoff=on.holdoff,
         probed=facts is not None,
         trial=trial,
     )

@@ -115,6 +115,9 @@ class Hub(Protocol):
     async def storage(self) -> Storage:
         """Storage, opened. Raises StorageError."""
 
+    def storage_failed(self) -> None:
+        """Take notice that something could not be stored: perhaps the line to storage is gone."""
+
     async def trust_changed(self) -> None:
         """Wait until the host keys we trust were changed."""
 
@@ -135,6 +138,7 @@ class Supervisor:
         self._hub = hub
         self._connecting = connecting
         self._work = Work()
+        self._given = asyncio.Event()  # without it every batch folder on the node would look like nobody's
         self._room: Room | None = None
         self._facts = probe.Facts()
         self._offer = probe.merge(entry, self._facts)
@@ -158,6 +162,7 @@ class Supervisor:
     def give(self, work: Work) -> None:
         """Take notice of what the queue holds now."""
         self._work = work
+        self._given.set()
         live = {ready.attempt.token for ready in work.attempts} | {build.token for build, _ in work.builds}
         self._begun = {key: at for key, at in self._begun.items() if key[1] in live}
         self.staged &= live
@@ -188,6 +193,7 @@ class Supervisor:
         broke: NodeError | None = None
         link: Link | None = None
         try:
+            await self._given.wait()
             async with self._connecting:
                 link = await self._hub.link(self.entry)
             async with self._opened(link) as watch, asyncio.TaskGroup() as group:
@@ -431,6 +437,8 @@ class Supervisor:
         async def end(token: str) -> None:
             left = await self.room.kill(token, GRACE)
             self._hub.tell(Killed(self.name, token, left))
+            if left:
+                self._again("kill", [token])
             self._to_look.add(token)
             self._wake()
 
@@ -479,6 +487,7 @@ class Supervisor:
         for token, reason in troubles.items():
             self._hub.tell(NotPublished(self.name, token, reason))
         if troubles:
+            self._hub.storage_failed()
             self._again("archive", troubles)
         else:
             self._retry = RETRY

@@ -27,6 +27,7 @@ from distribute_ssh.evidence import (
 from distribute_ssh.model.inventory import Inventory
 from distribute_ssh.model.job import (
     OUTCOMES,
+    WAITING,
     Attempt,
     AttemptState,
     Batch,
@@ -76,7 +77,7 @@ class Ticked:
 
     work: Mapping[str, Work]
     to_record: Sequence[Batch]  # their record in storage is due
-    finished: frozenset[int]  # batches that ended in this tick
+    live: frozenset[str]  # nodes that were connected
     next_at: float | None  # when time alone changes something
 
 
@@ -92,7 +93,6 @@ class Tick:
         self.live = live
         self.memory = memory
         self.now = now
-        self.finished: set[int] = set()
         self._load()
 
     def _load(self) -> None:
@@ -110,6 +110,7 @@ class Tick:
         for item in evidence:
             self._take(item)
         self._note_seen()
+        self._drop_superseded()
         self._obey_requests()
         self._give_up_on_silence()
         self._advance()
@@ -151,6 +152,8 @@ class Tick:
                     self._move_build(build, BuildState.WIPED)
 
     def _connected(self, item: Connected) -> None:
+        if item.node not in self.live:
+            return  # gone again already; the next connection looks anew
         self.change.node(
             item.node, facts=item.facts.to_json(), boot_id=item.boot_id, last_seen=self.now,
             unreachable_since=None, unreachable_reason=None,
@@ -162,7 +165,9 @@ class Tick:
             self._judge(token, item.sightings.get(token), item.node, None)
 
     def _judge(self, token: str, sighting: Sighting | None, node: str, said: str | None) -> None:
-        boot_id = self.live[node].boot_id if node in self.live else ""
+        if node not in self.live:
+            return  # what was seen before a line broke is seen again after it
+        boot_id = self.live[node].boot_id
         if attempt := self.attempts.get(token):
             found = self._found(token, attempt.state, attempt.boot_id, sighting, boot_id)
             self._obey_attempt(attempt, found, boot_id, said)
@@ -318,6 +323,17 @@ class Tick:
 
     # --- what people and time ask for ---
 
+    def _drop_superseded(self) -> None:
+        """Attempts whose job is gone, or has another attempt by now, are nobody's any more."""
+        for attempt in list(self.attempts.values()):
+            job = self.jobs.get(attempt.job_id)
+            if job is not None and (job.attempt == attempt.number and job.state not in OUTCOMES | WAITING):
+                continue
+            if attempt.state is AttemptState.PLACED:
+                self._move_attempt(attempt, AttemptState.WIPED)
+            elif attempt.state in (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.ENDED):
+                self._move_attempt(attempt, AttemptState.STALE)
+
     def _obey_requests(self) -> None:
         for job in list(self.jobs.values()):
             attempt = self._attempt_of(job)
@@ -364,6 +380,8 @@ class Tick:
     def _advance(self) -> None:
         """Placed attempts whose build is there and whose inputs are staged start; missing builds are begun."""
         live = {(b.batch_id, b.node): b for b in self.builds.values() if b.state in LIVE_BUILDS}
+        # A build that was given up still has its folder, perhaps under the very name a new one would take.
+        going = {(b.batch_token, b.node) for b in self.builds.values() if b.state is BuildState.STALE}
         for attempt in list(self.attempts.values()):
             node = self.live.get(attempt.node)
             if attempt.state is not AttemptState.PLACED or node is None:
@@ -375,6 +393,8 @@ class Tick:
             elif build is None or build.batch_token != batch.token:
                 if build is not None:  # of the batch as it was submitted before
                     self._move_build(build, BuildState.STALE)
+                if (batch.token, attempt.node) in going:
+                    continue
                 token = self.queue.new_token()
                 begun = self.change.build_start(batch.id, attempt.node, token, batch.build_hash, self.now)
                 if begun is not None:
@@ -417,7 +437,6 @@ class Tick:
     def _finish(self) -> None:
         for batch in list(self.batches.values()):
             if batch.finished_at is None and self.change.finish_batch_if_ended(batch.id, self.now):
-                self.finished.add(batch.id)
                 self.batches[batch.id] = replace(batch, finished_at=self.now, recorded_at=None)
 
     # --- result ---
@@ -426,7 +445,7 @@ class Tick:
         by_node: dict[str, Work] = {}
         needed = frozenset(self._needed())
         busy = {a.batch_token for a in self.attempts.values() if a.state is not AttemptState.WIPED}
-        for node in self.live:
+        for node in {entry.name for entry in self.inventory.nodes} | set(self.live):
             attempts = [
                 Ready(attempt, self.jobs.get(attempt.job_id), self.batches[attempt.batch_id])
                 for attempt in self.attempts.values()
@@ -438,7 +457,7 @@ class Tick:
             by_node[node] = Work(attempts, builds, clear, frozenset(kill), frozenset(self.memory.ended), needed)
         due = [batch for batch in self.batches.values() if batch.recorded_at is None]
         self.memory.ended &= set(self.attempts)
-        return Ticked(by_node, due, frozenset(self.finished), self._next_at())
+        return Ticked(by_node, due, frozenset(self.live), self._next_at())
 
     def _is_to_kill(self, attempt: Attempt) -> bool:
         if attempt.state is AttemptState.STALE:

@@ -45,6 +45,24 @@ class App:
         """Whether anything was ever submitted here: who only looks around makes no database."""
         return self.places.database.exists()
 
+    @property
+    def is_driven(self) -> bool:
+        """Whether a coordinator drives the queue now.
+
+        The kernel is asked who holds the lock. Trying to take it would turn away a coordinator that starts right then.
+        """
+        try:
+            status = self.places.lock.stat()
+            locks = Path("/proc/locks").read_text(encoding="ascii")
+        except OSError:
+            return False
+        file = f" {os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino} "
+        return any(" FLOCK " in line and file in line for line in locks.splitlines())
+
+    def silent_nodes(self) -> dict[str, float]:
+        """The nodes that do not answer, and since when."""
+        return {row.name: row.unreachable_since for row in self.queue.nodes().values() if row.unreachable_since}
+
     def find_inventory(self) -> Path | None:
         """Which inventory file holds; None where there is none, and this machine is the only node."""
         from distribute_ssh.model import inventory

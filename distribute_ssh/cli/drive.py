@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from distribute_ssh.cli.app import App
 from distribute_ssh.coordinator import Coordinator
@@ -35,20 +33,6 @@ class Stopped(Exception):  # noqa: N818  # no error: somebody asked for it
 def drive(app: App, until: Until, look: Look | None = None) -> None:
     """Return when `until` is true; the queue is driven meanwhile, by us if nobody else does. Raises Stopped."""
     asyncio.run(_drive(app, until, look or (lambda _coordinator: None)))
-
-
-def is_driven(app: App) -> bool:
-    """Whether a coordinator drives the queue now.
-
-    The kernel is asked who holds the lock. Trying to take it would turn away a coordinator that starts in that moment.
-    """
-    try:
-        status = app.places.lock.stat()
-        locks = Path("/proc/locks").read_text()
-    except OSError:
-        return False
-    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    return any(" FLOCK " in line and f" {file} " in line for line in locks.splitlines())
 
 
 async def _drive(app: App, until: Until, look: Look) -> None:

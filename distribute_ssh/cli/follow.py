@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 HISTORY = 256  # lines of history asked for at first; more where that many happened between two looks
+WIDEST = 40  # one long name should not push the states of all others to the right
 QUIET = 60.0  # seconds without a line after which a pipe is told how far things are
 
 
@@ -56,8 +57,8 @@ class Watch:
             return self._again(self._picture, now, moving)
         self._version = version
         counts, listed = self._counts()
-        silent = {row.name: row.unreachable_since for row in self._queue.nodes().values() if row.unreachable_since}
-        active = progress.active_of([j for j in self._queue.active_jobs() if j.batch_id == self.batch.id], silent)
+        mine = [job for job in self._queue.active_jobs() if job.batch_id == self.batch.id]
+        active = progress.active_of(mine, self._app.silent_nodes())
         waits = self._why_waiting(now) if progress.is_waiting_only(counts) else None
         elapsed = [now - job.since if job.since else 0.0 for job in active]
         self._picture = Picture(
@@ -141,12 +142,12 @@ class View(Protocol):
         """Show how far it is."""
 
 
-def view_for(app: App) -> View:
-    """A view that moves for a terminal, lines for a pipe, nothing with `-q`."""
+def view_for(app: App, wide: int) -> View:
+    """A view that moves for a terminal, lines for a pipe, nothing with `-q`; `wide`: the longest job's name."""
     if app.quiet:
         return Silent()
     moves = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not app.debug
-    return Moves() if moves else Lines(app)
+    return Moves() if moves else Lines(app, wide)
 
 
 class Silent:
@@ -165,9 +166,9 @@ class Silent:
 class Lines:
     """A line for every job that came into another state, and now and then one for the whole."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, wide: int) -> None:
         self._app = app
-        self._wide = 0
+        self._wide = min(wide, WIDEST)
         self._said = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -178,10 +179,7 @@ class Lines:
 
     def show(self, picture: Picture) -> None:
         """Print what is new."""
-        lines = []
-        for passage in picture.passages:
-            self._wide = max(self._wide, len(passage.job))
-            lines.append(progress.passage_line(passage, self._wide))
+        lines = [progress.passage_line(passage, self._wide) for passage in picture.passages]
         if not lines and time.monotonic() - self._said > QUIET:
             lines.append(f"{picture.name}: {progress.counts_line(picture.counts)}")
             lines += [f"waits: {picture.waits}"] if picture.waits else []

@@ -65,9 +65,7 @@ def retry(app: App, batch: str, jobs: tuple[str, ...]) -> None:
     if not names:
         app.say(f"nothing to retry: no job of {_whole(found, concerned, jobs)} ended otherwise than done")
     else:
-        from distribute_ssh.cli.drive import is_driven
-
-        then = "" if is_driven(app) else "; nothing drives the queue now: distribute runner"
+        then = "" if app.is_driven else "; nothing drives the queue now: distribute runner"
         app.say(f"queued again: {listed(names)}{then}")
     app.answer(document(batch=found.name, retried=names), lambda: f"{count(len(names), 'job')} queued\n", names)
 
@@ -89,8 +87,7 @@ def _until_ended(app: App, ids: list[int]) -> None:
         return [job for job in app.queue.jobs_by_id(ids) if job.state not in OUTCOMES]
 
     def silent(job: Job) -> bool:
-        row = app.queue.nodes().get(job.node or "")
-        return row is not None and row.unreachable_since is not None
+        return job.node in app.silent_nodes()
 
     left = remaining()
     if not left:

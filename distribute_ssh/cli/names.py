@@ -14,7 +14,7 @@ from distribute_ssh.errors import NoMatchError, UsageError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from distribute_ssh.model.job import Batch
+    from distribute_ssh.model.job import Batch, Job
 
 
 def complete_batch(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -52,6 +52,15 @@ def _of_file(text: str) -> str | None:
     from distribute_ssh.model import jobsfile
 
     return "/".join(jobsfile.reference(path))
+
+
+def find_job(app: App, batch: Batch, name: str) -> Job:
+    """The job of a batch somebody names. Raises NoMatchError with the nearest name."""
+    found = app.queue.job(batch.id, name)
+    if found is None:
+        known = [job.name for job in app.queue.jobs(batch.id)]
+        raise no_match(f"job in {batch.name}", name, known, f"`distribute status {batch.name}` shows its jobs")
+    return found
 
 
 def find_jobs(known: Iterable[str], wanted: Sequence[str], batch: str) -> list[str]:

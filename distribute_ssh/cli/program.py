@@ -22,7 +22,7 @@ class Program(Family):
             "logs": ("logs", "Show what a job or a build printed."),
             "kill": ("kill", "End jobs."),
             "retry": ("kill", "Queue jobs again that did not end well."),
-            "history": ("history", "Show what happened to a batch, and when."),
+            "history": ("status", "Show what happened to a batch, and when."),
         },
         "Machines": {
             "nodes": ("nodes", "Show nodes; probe, trust, drain and examine them."),

@@ -12,7 +12,7 @@ import click
 
 from distribute_ssh import submit as submitting
 from distribute_ssh.cli.app import App, write
-from distribute_ssh.cli.drive import Stopped, drive, is_driven
+from distribute_ssh.cli.drive import Stopped, drive
 from distribute_ssh.cli.follow import Watch, view_for
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.errors import NoNodeError
@@ -54,7 +54,7 @@ def run(app: App, jobs: Path, detach: bool, plan_only: bool, fresh: bool, replac
     submitted = _submit(app, spec, fresh, replace)
     if detach:
         return _leave(app, submitted, jobs)
-    return _follow(app, submitted, jobs)
+    return _follow(app, submitted, jobs, max(len(job.name) for job in spec.jobs))
 
 
 @click.command(cls=Verb)
@@ -102,18 +102,18 @@ def _submit(app: App, spec: BatchSpec, fresh: bool, replace: bool) -> Submitted:
 
 
 def _leave(app: App, submitted: Submitted, jobs: Path) -> int:
-    if not is_driven(app):
+    if not app.is_driven:
         app.say(f"nothing drives the queue now: `distribute runner`, or `distribute run {jobs}`")
     app.answer(document(submitted=asdict(submitted)), lambda: f"{submitted.name}\n", [submitted.name])
     return 0
 
 
-def _follow(app: App, submitted: Submitted, jobs: Path) -> int:
+def _follow(app: App, submitted: Submitted, jobs: Path, wide: int) -> int:
     batch = app.queue.batch_by_id(submitted.batch_id)
     assert batch is not None
     watch = Watch(app, batch)
     try:
-        with view_for(app) as view:
+        with view_for(app, wide) as view:
             drive(app, watch.is_over, lambda coordinator: view.show(watch.look(coordinator)))
     except Stopped as stopped:
         return _stopped(app, watch, jobs, stopped)
@@ -134,7 +134,7 @@ def _is_all_done(batch: dict[str, Any]) -> bool:
 
 def _stopped(app: App, watch: Watch, jobs: Path, stopped: Stopped) -> int:
     running = [job.job for job in watch.look(None).active]
-    told = progress.left(watch.batch.name, running, str(jobs), driven=is_driven(app))
+    told = progress.left(watch.batch.name, running, str(jobs), driven=app.is_driven)
     app.warn(told)
     content = error_document("interrupted", f"{watch.batch.name} stays in the queue", f"distribute run {jobs}")
     if app.json:

@@ -2,56 +2,85 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
 import click
 
-from distribute_ssh.cli.app import App
+from distribute_ssh.cli.app import App, write
 from distribute_ssh.cli.group import Verb
-from distribute_ssh.cli.names import complete_batch, find_batch
-from distribute_ssh.views.batches import batches_table, jobs_table, with_unreachable
+from distribute_ssh.cli.names import complete_batch, find_batch, find_job
+from distribute_ssh.model.units import iso
+from distribute_ssh.views.batches import batches_table, history_table, jobs_table, with_unreachable
 from distribute_ssh.views.document import document
 
 WATCH = 1.0  # seconds between two looks
+_HOME = "\x1b[H\x1b[2J"
 
 
 @click.command(cls=Verb)
 @click.argument("batch", required=False, shell_complete=complete_batch)
-@click.option("--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show it again when it changes, until Ctrl-C or the end of BATCH.")
 @click.pass_obj
 def status(app: App, batch: str | None, watch: bool) -> None:
-    """Show all batches, a line each, or the jobs of one.
-
-    A jobs file stands for its batch.
-    """
-    _show(app, batch)
-    while watch:
+    """Show all batches, a line each, or the jobs of one. A jobs file stands for its batch."""
+    shown: dict[str, Any] | None = None
+    while True:
+        found = _status(app, batch)
+        # Elapsed times go on by themselves; on a pipe, only what changed is worth a second table.
+        if found != shown or app.width is not None:
+            if watch and app.width is not None:
+                write(sys.stdout, _HOME)
+            _show(app, found, batch is not None)
+            shown = found
+        if not watch or (batch is not None and found["batches"][0]["finished_at"]):
+            return
         time.sleep(WATCH)
-        if app.has_queue and not app.json and app.colour:
-            click.clear()
-        _show(app, batch)
 
 
-def _show(app: App, name: str | None) -> None:
-    found = _status(app, name)
+def _status(app: App, name: str | None) -> dict[str, Any]:
+    if not app.has_queue and name is None:
+        return document(batches=[])
+    found = app.queue.status(None if name is None else find_batch(app, name).name)
+    return with_unreachable(found, app.silent_nodes())
+
+
+def _show(app: App, found: dict[str, Any], with_jobs: bool) -> None:
     now = time.time()
-    if name is None:
+    if with_jobs:
+        (batch,) = found["batches"]
+        names = [job["name"] for job in batch["jobs"]]
+        app.answer(found, lambda: jobs_table(batch, now, width=app.width, colour=app.colour), names)
+    else:
         names = [f"{batch['namespace']}/{batch['batch']}" for batch in found["batches"]]
         app.answer(found, lambda: batches_table(found, now, width=app.width, colour=app.colour), names)
         if not names:
             app.say("no batches yet; `distribute template python` writes a jobs file to start from")
-        return
-    (batch,) = found["batches"]
-    text = lambda: jobs_table(batch, now, width=app.width, colour=app.colour)  # noqa: E731
-    app.answer(found, text, [job["name"] for job in batch["jobs"]])
+    if any(not batch["finished_at"] for batch in found["batches"]) and not app.is_driven:
+        app.say("nothing drives the queue now: `distribute runner`, or `distribute run` with a jobs file")
 
 
-def _status(app: App, name: str | None) -> dict[str, Any]:
-    if name is None and not app.has_queue:
-        return document(batches=[])
-    if name is not None:
-        name = find_batch(app, name).name
-    found = app.queue.status(name)
-    silent = {row.name: row.unreachable_since for row in app.queue.nodes().values() if row.unreachable_since}
-    return with_unreachable(found, silent)
+@click.command(cls=Verb)
+@click.argument("batch", shell_complete=complete_batch)
+@click.argument("job", required=False)
+@click.option("-n", "--lines", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="The last N.")
+@click.pass_obj
+def history(app: App, batch: str, job: str | None, lines: int) -> None:
+    """Show what happened to a batch or a job, who asked for it, and when."""
+    found = find_batch(app, batch)
+    job_id = find_job(app, found, job).id if job else None
+    rows = app.queue.history(found.id, job_id, lines)
+    events = [
+        {
+            "at": iso(row.at),
+            "job": row.job,
+            "attempt": row.attempt,
+            "from": row.before,
+            "to": row.after,
+            "who": row.who,
+            "reason": row.reason,
+        }
+        for row in rows
+    ]
+    app.answer(document(batch=found.name, history=events), lambda: history_table(events, width=app.width))

@@ -178,7 +178,6 @@ _JOB_HINTS = {
 _OPTIONS = ("env", "time_limit", "max_attempts", "on_node_loss")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _MATRIX = re.compile(r"@[\x21-\x39\x3b-\x7e]+:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
-_ASIDE = re.compile(r".*@attempt-[0-9]+", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +200,7 @@ class _Reader:
         self.kind: Kind = "python"
         self.batch_name = ""
         self.common = _Options()
+        self.env: dict[str, str] = {}
         self.taken: dict[str, Node] = {}  # names of jobs so far, and their places
         self.warnings: list[str] = []
 
@@ -217,6 +217,7 @@ class _Reader:
         matrix = self._matrix(meta.get("matrix"))
         slurm = self._slurm(top.get("slurm"), "slurm")
         self.common = self._options(meta, "meta", _Options())
+        self.env = self._env(self.common, "meta", None)
         self.batch_name = batch or ""
         key = self._kind(root, [key for key in _keys(root) if key.text in kinds])
         work = check.mapping(top.get(key), key, required=("initialize", "jobs"))
@@ -236,7 +237,7 @@ class _Reader:
             required_files=files,
             required_mounts=mounts,
             jobs=jobs,
-            env=self._env(self.common, "meta", None),
+            env=self.env,
             slurm=slurm,
             source=source,
             folder=self.folder,
@@ -298,7 +299,6 @@ class _Reader:
         files = self.files.many(keys.get("required_files"), f"{path}.required_files")
         slurm = self._slurm(keys.get("slurm"), f"{path}.slurm")
         options = self._options(keys, path, self.common)
-        env = self._env(self.common, "meta", None)
         plan = self._sweep(keys, path)
         if name is None or (plan is None and "sweep" in keys):
             return  # noted; without its values nothing can be filled in
@@ -309,7 +309,7 @@ class _Reader:
                 file=self._single(script, fill),
                 required_files=self.files.named(files, fill, taken=(names.SWEEP_FILE,) if plan else ()),
                 slurm=slurm,
-                env=env | self._env(options, path, fill) | _parameters(point),
+                env=self.env | self._env(options, path, fill) | _parameters(point),
                 time_limit=options.time_limit,
                 max_attempts=options.max_attempts,
                 on_node_loss=options.on_node_loss,
@@ -345,13 +345,11 @@ class _Reader:
         check = self.check
         before = len(check.problems)
         name = fill(text, node, path) if fill else text
-        taken = (layout.BATCH_FILE, layout.BATCH_RECORD)
-        build_output = layout.build_output(self.batch_name, "").removesuffix(".txt")
         if len(check.problems) > before:
             return name
         if wrong := names.check_name(name):
             check.problem(node, path, wrong + (f" (in {quoted(name)})" if fill else ""))
-        elif name.lower() in taken or name.lower().startswith(build_output.lower()) or _ASIDE.fullmatch(name):
+        elif _is_ours(name.lower(), self.batch_name.lower()):
             check.problem(node, path, f"{quoted(name)} is a name of ours in the batch's folder", "choose another one")
         elif (other := self.taken.get(names.key(name))) is None:
             self.taken[names.key(name)] = node
@@ -446,6 +444,15 @@ class _Reader:
             else:
                 found.append(text)
         return tuple(found)
+
+
+def _is_ours(job: str, batch: str) -> bool:
+    """Whether the folder of a batch may hold something else of that name; both in lower case."""
+    build_output = layout.build_output(batch, "").removesuffix(".txt")
+    aside = layout.aside("", 0).removesuffix("0")
+    _, found, number = job.rpartition(aside)
+    taken = (layout.BATCH_FILE, layout.BATCH_RECORD)
+    return job in taken or job.startswith(build_output) or (bool(found) and number.isdigit())
 
 
 def _keys(node: Node) -> list[Scalar]:

@@ -7,18 +7,23 @@
 exec 3>&1 1>/dev/null 2>/dev/null
 say() { printf '%s %s\n' "$nonce" "$*" >&3; }
 
-uid=$(id -u)
+# ours FOLDER: /var/tmp belongs to everybody, and what somebody else put there under our name is not ours.
+ours() { [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ -w "$1" ]; }
+case $scratch in '~' | '~/'*) scratch=$HOME${scratch#'~'} ;; esac
+name=distribute-$(id -u)
+set -- "$scratch"
+[ -n "$scratch" ] || set -- /scratch /var/tmp "$HOME/.cache"
 root=
-for place in ${scratch:+"$scratch"} ${scratch:-/scratch /var/tmp "$HOME/.cache"}; do
-    [ -z "$scratch" ] && [ "$place" = "$HOME/.cache" ] && mkdir -p "$place"
-    try=$place/distribute-$uid
-    # /var/tmp belongs to everybody: a folder or link that somebody else put there under our name is not ours.
-    if mkdir -m 700 "$try" || { [ -d "$try" ] && [ ! -L "$try" ] && [ -O "$try" ]; }; then
-        if [ -w "$try" ] && cd "$try" && mkdir -p files batches attempts "lib-$library"; then root=$try; break; fi
-    fi
-    seen=$place
+# The folder that is there already comes first: a /scratch mounted later must not hide the attempts in /var/tmp.
+for place; do
+    if [ -z "$root" ] && ours "$place/$name"; then root=$place/$name; fi
 done
-[ -n "$root" ] || { say scratch "${seen:-none}"; exit 0; }
+for place; do
+    [ -z "$root" ] || break
+    [ "$place" != "$HOME/.cache" ] || mkdir -p "$place"
+    if mkdir -m 700 "$place/$name" && ours "$place/$name"; then root=$place/$name; fi
+done
+[ -n "$root" ] && cd "$root" && mkdir -p files batches attempts "lib-$library" || { say scratch "$place"; exit 0; }
 chmod 700 .
 lib=lib-$library
 if [ ! -e "$lib/whole" ]; then

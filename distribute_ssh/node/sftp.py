@@ -65,8 +65,8 @@ class SftpFiles:
         self._node = node
 
     @asynccontextmanager
-    async def translated(self, path: bytes) -> AsyncIterator[None]:
-        """Turn SFTP's errors into OSErrors with a true errno."""
+    async def translated(self, path: bytes, *, taken: int = 0) -> AsyncIterator[None]:
+        """Turn SFTP's errors into OSErrors with a true errno; `taken`: the one that fits if something is at `path`."""
         shown = os.fsdecode(path)
         try:
             yield
@@ -77,24 +77,23 @@ class SftpFiles:
         except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection) as error:
             raise UnreachableError(f"{self._node}: the connection was lost") from error
         except asyncssh.SFTPFailure as error:
-            code = await self._why(path)
+            code = await self._why(path, taken)
             raise OSError(code, os.strerror(code), shown) from error
         except asyncssh.SFTPError as error:
             raise OSError(errno.EIO, error.reason or str(error), shown) from error
         except (asyncssh.Error, ConnectionError) as error:
             raise UnreachableError(f"{self._node}: the connection was lost") from error
 
-    async def _why(self, path: bytes) -> int:
-        """What `Failure` meant: look at the room and at what is there."""
+    async def _why(self, path: bytes, taken: int) -> int:
+        """What `Failure` meant: look at what is there and at the room."""
         try:
+            if taken and await self._client.lexists(path):
+                return taken
             found = await self._client.statvfs(os.path.dirname(path) or b".")
-            if found.bavail == 0 or found.favail == 0:
-                return errno.ENOSPC
-            if await self._client.lexists(path):
-                return errno.EEXIST
         except asyncssh.SFTPError:
             return errno.EIO
-        return errno.EIO
+        # btrfs and some others count no inodes: 0 of 0 are free.
+        return errno.ENOSPC if found.bavail == 0 or (found.files and found.favail == 0) else errno.EIO
 
     async def stat(self, path: bytes) -> Entry:
         """What is there, links not followed."""
@@ -129,22 +128,22 @@ class SftpFiles:
         """Open for writing."""
         flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | (asyncssh.FXF_EXCL if fresh else 0)
         attrs = asyncssh.SFTPAttrs(permissions=0o600)
-        async with self.translated(path):
+        async with self.translated(path, taken=errno.EEXIST if fresh else 0):
             return SftpFile(await self._client.open(path, flags, attrs, encoding=None), self, path)
 
     async def mkdir(self, path: bytes, mode: int = 0o700) -> None:
         """Make a folder."""
-        async with self.translated(path):
+        async with self.translated(path, taken=errno.EEXIST):
             await self._client.mkdir(path, asyncssh.SFTPAttrs(permissions=mode))
 
     async def symlink(self, target: bytes, path: bytes) -> None:
         """Make a link that says `target`."""
-        async with self.translated(path):
+        async with self.translated(path, taken=errno.EEXIST):
             await self._client.symlink(target, path)
 
     async def rename(self, old: bytes, new: bytes) -> None:
         """Rename; replaces a file atomically."""
-        async with self.translated(new):
+        async with self.translated(new, taken=errno.ENOTEMPTY):
             await self._client.posix_rename(old, new)
 
     async def remove(self, path: bytes) -> None:
@@ -154,7 +153,7 @@ class SftpFiles:
 
     async def rmdir(self, path: bytes) -> None:
         """Remove an empty folder."""
-        async with self.translated(path):
+        async with self.translated(path, taken=errno.ENOTEMPTY):
             await self._client.rmdir(path)
 
     async def set_times(self, path: bytes, mode: int | None, mtime: int) -> None:

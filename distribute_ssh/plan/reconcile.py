@@ -153,9 +153,10 @@ def after_end(job: Job, attempt: Attempt, exit_record: str, last_line: str | Non
         return after_loss(job, "its wrapper was killed", now)
     said = f": {last_line}" if last_line else ""
     if exit_record == STAGE:
-        # Never the job's fault, and often a full disk: it waits with that reason until somebody makes room.
+        # Never the job's fault, and often a full disk: it waits with that reason until somebody makes room. No loss
+        # either, or a disk full for an hour would use up what is meant for nodes that die.
         why = f"its inputs could not be put in place on {attempt.node}{said}"
-        follow = Next(State.QUEUED, why, now + pause(job.losses), count_try=False, count_loss=True)
+        follow = Next(State.QUEUED, why, now + PAUSE, count_try=False)
     else:
         why = f"{exit_words(int(exit_record))}{said}"
         if job.tries + 1 >= job.max_attempts:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Parcel", "Progress", "archive"]
 
 ROUNDS = 3  # a file that changes in each of them is still being written: that is for a person to look at
+BULK = 256 << 20  # bytes in one round, unless a single attempt has more
 RESUMED = 8 << 20  # bytes from which on it is worth asking whether a file's beginning is here already
 PIECE = 4 << 20
 SLOWEST = 10e6  # bytes a second that a node's disk and sha256sum reach together, at worst
@@ -77,15 +78,11 @@ async def archive(
     gatherings = [Gathering(parcel) for parcel in parcels]
     meter = Meter(progress)
     intake = Intake(storage, meter, reserve)
-    node = _Node(link, root.rstrip(b"/") + b"/attempts", facts.find_printf)
+    node = _Node(link, root.rstrip(b"/") + b"/attempts", facts)
     try:
         await _prepare(storage, gatherings)
-        for number in range(ROUNDS):
-            waiting = [gathering for gathering in gatherings if gathering.open]
-            if not waiting:
-                break
-            await _round(node, storage, intake, waiting, by_tar=facts.has_tar and number == 0)
-            await publish(storage, waiting)
+        while waiting := [g for g in gatherings if g.open and g.rounds < ROUNDS]:
+            await publish(storage, await _round(node, storage, intake, waiting))
     except (NodeError, StorageError) as error:
         for gathering in gatherings:
             if gathering.published is None:
@@ -107,11 +104,12 @@ async def archive(
 class _Node:
     """The node's side of one call; its files over SFTP are opened when first needed."""
 
-    def __init__(self, link: Link, attempts: bytes, has_find: bool) -> None:
+    def __init__(self, link: Link, attempts: bytes, facts: Facts) -> None:
         self.link = link
         self.name = link.node
         self.attempts = attempts
-        self.has_find = has_find
+        self.has_tar = facts.has_tar
+        self.has_find = facts.find_printf
         self._opened = AsyncExitStack()
         self._files: Files | None = None
 
@@ -185,27 +183,39 @@ async def _resume(storage: Storage, gathering: Gathering) -> None:
                 gathering.have[path] = Item("l", target=target)
 
 
-async def _round(
-    node: _Node, storage: Storage, intake: Intake, gatherings: Sequence[Gathering], *, by_tar: bool
-) -> None:
-    """List, fetch what storage lacks, list again; marks those that are whole."""
+async def _round(node: _Node, storage: Storage, intake: Intake, gatherings: Sequence[Gathering]) -> Sequence[Gathering]:
+    """List, fetch what storage lacks, list again; marks those that are whole. Returns whom it was about."""
     tokens = [gathering.parcel.token for gathering in gatherings]
     files = None if node.has_find else await node.files()
     async with open_source(node.link, files, node.attempts, tokens) as source:
         _tell(gatherings, await source.look(), node)
-        coming = await _differences(node, storage, gatherings)
-        coming = await intake.admit(coming)
-        single = [c for c in coming if c.offset or not by_tar]
+        gatherings = _next([gathering for gathering in gatherings if gathering.open])
+        coming = await intake.admit(await _differences(node, storage, gatherings))
+        stream = [c for c in coming if node.has_tar and c.gathering.rounds == 0 and not c.offset]
+        single = [c for c in coming if c not in stream]
+        for gathering in gatherings:
+            gathering.rounds += 1
         if single:
             await intake.fetch(await node.files(), node.name, node.attempts, single)
-        stream = [c for c in coming if not c.offset and by_tar]
         try:
             await source.receive([c.source for c in stream], intake.tar(stream))
         except TarError:
-            return  # the next round fetches one by one
+            return gatherings  # their next round fetches one by one
         _tell(gatherings, await source.look(), node)
     for gathering in gatherings:
         gathering.whole = gathering.open and not gathering.difference()
+    return gatherings
+
+
+def _next(gatherings: Sequence[Gathering]) -> Sequence[Gathering]:
+    """Whom the round is about: small ones first, and no more than `BULK` at once, for none to wait long for others."""
+    sizes = {gathering: gathering.missing() for gathering in gatherings}
+    taken: list[Gathering] = []
+    for gathering in sorted(gatherings, key=sizes.__getitem__):
+        if taken and sum(sizes[g] for g in taken) + sizes[gathering] > BULK:
+            break
+        taken.append(gathering)
+    return taken
 
 
 def _tell(gatherings: Sequence[Gathering], saved: Mapping[str, Saved], node: _Node) -> None:

@@ -14,6 +14,7 @@ from distribute_ssh.storage.manifest import Contents
 TAIL = 4096  # bytes at the end of what a job printed; its last line is shown to people
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 RECORD = layout.JOB_RECORD.encode()
+JOURNAL = b".journal"  # behind the name of the `.part-` folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Gathering:
         self.parcel = parcel
         self.base = f"{parcel.namespace}/{parcel.batch}".encode()
         self.part = self.base + b"/" + layout.part_folder(parcel.token).encode()
-        self.journal = self.part + b".journal"
+        self.journal = self.part + JOURNAL
         self.journal_size = 0  # good bytes of it; 0: there is none
         self.output_name = parcel.output_name.encode()
         self.final = self.base + b"/" + (self.output_name if parcel.folder is None else parcel.folder.encode())
@@ -69,6 +70,7 @@ class Gathering:
         self.wanted: dict[bytes, Wanted] = {}
         self.skipped: dict[bytes, str] = {}
         self.tail = b""  # of what the job printed, where it came by in this call
+        self.rounds = 0
         self.error: DistributeError | None = None
         self.whole = False  # verified against the node; to be published
         self.published: str | None = None  # sha256 of its job.json, or of its output where that is all
@@ -101,6 +103,10 @@ class Gathering:
         """Note a file that is whole in storage."""
         self.have[path] = item
         self.sums[path] = sha256
+
+    def missing(self) -> int:
+        """Bytes that still have to come."""
+        return sum(self.wanted[path].item.size for path in self.difference().files)
 
     def difference(self) -> Difference:
         """What is still to be done."""

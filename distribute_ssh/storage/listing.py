@@ -22,7 +22,7 @@ MOST_NAME = 255  # bytes; what file systems hold
 SECOND = 1_000_000_000
 _LAST_TIME = (2**32 - 1) * SECOND  # SFTP version 3 has 32 bits for it
 _LARGEST = 2**62
-_LONGEST_FIELD = 1 << 16
+_LONGEST_FIELD = 4 << 20  # folders can be nested deeper than any path may be long; that is one attempt's own trouble
 _SCANS = 16  # folders looked into at once where there is no `find`
 
 OUTPUT = layout.OUTPUT.encode()
@@ -58,6 +58,7 @@ class Saved:
     tree: dict[bytes, Item] | None = None
     no_tree: str | None = None  # what is in its place
     skipped: dict[bytes, str] = field(default_factory=dict)  # why an entry of the tree cannot be brought in
+    entries: int = 0
     trouble: str | None = None  # why the whole cannot
 
 
@@ -72,7 +73,6 @@ class Collector:
         self.node = node
         self.saved = {token: Saved() for token in tokens}
         self._by_name = {token.encode(): saved for token, saved in self.saved.items()}
-        self._count = 0
 
     def add(self, path: bytes, item: Item) -> None:
         """Take an entry as the node tells it; `path` starts with the attempt's token. Raises ListingError."""
@@ -89,9 +89,9 @@ class Collector:
             else:
                 saved.no_output = "what it printed is no file any more"
         elif parts[1] == SAVE:
-            self._count += 1
-            if self._count > MOST_ENTRIES:
-                raise NodeError(f"{self.node}: more than {MOST_ENTRIES:,} files wait there at once")
+            saved.entries += 1
+            if saved.entries > 2 * MOST_ENTRIES:
+                raise ListingError(f"{self.node}: its list of files does not end")
             if depth == 2:
                 if item.kind == "d":
                     saved.tree = {}
@@ -112,12 +112,12 @@ class Collector:
                 return  # below a folder that was refused
             if parent is None or parent.kind != "d":
                 raise self._nonsense(path)
-        if len(name) > MOST_NAME or len(parts) > MOST_DEPTH:
-            saved.trouble = (
-                f"{printable(path[:200])}: folders lie more than {MOST_DEPTH} deep in each other"
-                if len(parts) > MOST_DEPTH
-                else f"{printable(path[:200])}: a name is longer than {MOST_NAME} bytes"
-            )
+        if saved.entries > MOST_ENTRIES:
+            saved.trouble = f"more than {MOST_ENTRIES:,} files were saved"
+        elif len(parts) > MOST_DEPTH:
+            saved.trouble = f"{printable(path[:200])}: folders lie more than {MOST_DEPTH} deep in each other"
+        elif len(name) > MOST_NAME:
+            saved.trouble = f"{printable(path[:200])}: a name is longer than {MOST_NAME} bytes"
         elif item.kind in "fdl":
             tree[path] = _kept(item)
         else:

@@ -11,7 +11,7 @@ from distribute_ssh.errors import StorageError
 from distribute_ssh.model import layout
 from distribute_ssh.storage import manifest
 from distribute_ssh.storage.folder import Failures, Small, Stamp, Storage, trouble
-from distribute_ssh.storage.gathering import RECORD, Gathering
+from distribute_ssh.storage.gathering import JOURNAL, RECORD, Gathering
 
 PIECE = 1 << 20
 FOLDER_MODE = 0o755
@@ -41,10 +41,10 @@ async def publish(storage: Storage, gatherings: Sequence[Gathering]) -> None:
             await _move_away(storage, gathering)
     ready = [gathering for gathering in ready if gathering.error is None and gathering.published is None]
     moves = [(g.part if g.parcel.folder is not None else g.at(g.output_name), g.final) for g in ready]
-    if not moves:
-        return
     ready = _failing(storage, ready, await storage.rename(moves))
-    await storage.sync_names(list({gathering.base: None for gathering in ready} or [b""]))
+    if not ready:
+        return
+    await storage.sync_names(list(dict.fromkeys(gathering.base for gathering in ready)))
     for gathering in ready:
         text = texts.get(gathering)
         gathering.published = (
@@ -122,6 +122,18 @@ async def set_aside(storage: Storage, namespace: str, batch: str, job: str) -> s
     new = await _rename(storage, base + b"/" + job.encode(), names)
     await storage.sync_names([base])
     return new.rpartition(b"/")[2].decode()
+
+
+async def discard(storage: Storage, namespace: str, batch: str, token: str) -> None:
+    """Remove what was brought of an attempt that was given up before it was published. Raises StorageError."""
+    part = f"{namespace}/{batch}/{layout.part_folder(token)}".encode()
+    if part not in await storage.stat([part]):
+        return
+    tree = await storage.tree(part)
+    inner = sorted(tree, key=lambda path: (-path.count(b"/"), path))
+    failures = await storage.remove([*(part + b"/" + path for path in inner), part, part + JOURNAL])
+    for path, error in failures.items():
+        raise trouble(storage.name, path, error)
 
 
 async def attempt_of(storage: Storage, folder: bytes) -> tuple[str, int | None] | None:

@@ -158,6 +158,7 @@ CREATE INDEX attempts_live ON attempts (node) WHERE state <> 'wiped';
 CREATE INDEX attempts_batch ON attempts (batch_id);
 CREATE UNIQUE INDEX attempts_slot ON attempts (node, slot) WHERE state IN ('placed', 'starting', 'running');
 CREATE INDEX builds_batch ON builds (batch_id);
+CREATE INDEX builds_there ON builds (node) WHERE state <> 'wiped';
 CREATE UNIQUE INDEX builds_live ON builds (node, batch_id) WHERE state NOT IN ('stale', 'wiped');
 CREATE INDEX history_batch ON history (batch_id);
 CREATE INDEX history_job ON history (job_id);

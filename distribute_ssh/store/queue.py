@@ -207,9 +207,9 @@ class Queue:
                 " coalesce((SELECT count FROM tally WHERE batch_id = batches.id AND state = 'queued'), 0) AS queued,"
                 " coalesce((SELECT count FROM tally WHERE batch_id = batches.id AND state = 'held'), 0) AS held,"
                 " (SELECT count(*) FROM jobs WHERE batch_id = batches.id AND state = 'queued'"
-                "     AND not_before > max(0, ?1)) AS later,"
+                "     AND not_before > 0 AND not_before > ?1) AS later,"
                 " (SELECT min(not_before) FROM jobs WHERE batch_id = batches.id AND state = 'queued'"
-                "     AND not_before > max(0, ?1)) AS next_at,"
+                "     AND not_before > 0 AND not_before > ?1) AS next_at,"
                 " coalesce((SELECT sum(count) FROM tally WHERE batch_id = batches.id"
                 f"     AND {one_of(ACTIVE)}), 0) AS active"
                 " FROM batches WHERE finished_at IS NULL)"
@@ -231,13 +231,30 @@ class Queue:
             )
             return {batch_id: at for batch_id, at in rows if at is not None}
 
+    def needed_contents(self) -> set[str]:
+        """Hashes of all inputs that some job may still need: those of batches of which not every job is done."""
+        batch = "SELECT batch_id FROM jobs WHERE state <> 'done'"
+        with self._reading() as select:
+            rows = select(
+                f"SELECT json_extract(i.value, '$[1]') FROM batches b, json_each(b.script) i WHERE b.id IN ({batch})"
+                f" UNION SELECT json_extract(i.value, '$[1]') FROM batches b, json_each(b.init) i WHERE b.id IN ({batch})"
+                f" UNION SELECT json_extract(i.value, '$[1]') FROM jobs j, json_each(j.inputs) i"
+                f" WHERE j.batch_id IN ({batch})"
+                f" UNION SELECT json_extract(i.value, '$[1]') FROM jobs j, json_each(j.script) i"
+                f" WHERE j.batch_id IN ({batch})"
+            )
+            return {sha256 for (sha256,) in rows if sha256}
+
     def active_jobs(self) -> list[Job]:
         """Jobs that have an attempt on a node."""
-        return self._all(job_row, f"FROM jobs WHERE {one_of(ACTIVE)} ORDER BY id")
+        # Ordered as its index is, here and below: asked for the order of ids, SQLite walks the whole table instead.
+        return self._all(job_row, f"FROM jobs WHERE {one_of(ACTIVE)} ORDER BY batch_id, id")
 
     def requested_jobs(self) -> list[Job]:
         """Jobs of which somebody wants something that is not so yet."""
-        return self._all(job_row, f"FROM jobs WHERE request IS NOT NULL AND NOT {one_of(OUTCOMES)} ORDER BY id")
+        return self._all(
+            job_row, f"FROM jobs WHERE request IS NOT NULL AND NOT {one_of(OUTCOMES)} ORDER BY batch_id, id"
+        )
 
     # --- reading: attempts, builds, nodes ---
 
@@ -248,7 +265,9 @@ class Queue:
     def live_attempts(self, node: str | None = None) -> list[Attempt]:
         """Attempts of which a node may still hold something; their job may be gone from its batch."""
         where = "state <> 'wiped'" + ("" if node is None else " AND node = ?")
-        return self._all(attempt_row, f"FROM attempts WHERE {where} ORDER BY id", *([] if node is None else [node]))
+        return self._all(
+            attempt_row, f"FROM attempts WHERE {where} ORDER BY node, id", *([] if node is None else [node])
+        )
 
     def builds(self, batch_id: int) -> list[Build]:
         """All builds of a batch, oldest first."""
@@ -257,7 +276,7 @@ class Queue:
     def live_builds(self, node: str | None = None) -> list[Build]:
         """Builds of which a node may still hold something."""
         where = "state <> 'wiped'" + ("" if node is None else " AND node = ?")
-        return self._all(build_row, f"FROM builds WHERE {where} ORDER BY id", *([] if node is None else [node]))
+        return self._all(build_row, f"FROM builds WHERE {where} ORDER BY node, id", *([] if node is None else [node]))
 
     def nodes(self) -> dict[str, NodeRow]:
         """What is known of every node that was ever written down, by name."""

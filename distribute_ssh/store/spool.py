@@ -32,8 +32,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # Who has just been told that content is here may not have written so in the queue yet.
 GRACE = 3600.0
 
-Tick = Callable[[int], None]
-Progress = Callable[[int, int], None]
+Tick = Callable[[int], object]
+Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from distribute_ssh.model.job import ACTIVE, OUTCOMES, WAITING, State
 from distribute_ssh.model.units import format_duration, iso
 from distribute_ssh.views.eta import Eta, RunTimes, estimate
 from distribute_ssh.views.text import Column, table
-from distribute_ssh.views.times import seconds, when
+from distribute_ssh.views.times import clock, seconds, when
 
 _COLOURS: dict[str, str] = {
     **dict.fromkeys(ACTIVE, "cyan"),
@@ -128,3 +128,19 @@ def with_unreachable(status: dict[str, Any], since: Mapping[str, float]) -> dict
     for batch in status["batches"]:
         batch["unreachable"] = {name: iso(since[name]) for name in batch.get("nodes", ()) if name in since}
     return status
+
+
+def history_table(history: Sequence[Mapping[str, Any]], *, width: int | None = None) -> str:
+    """What happened, oldest first."""
+    columns = [Column("WHEN"), Column("JOB", gives=True), Column("TO"), Column("WHO", gives=True), Column("REASON")]
+    rows = [
+        [
+            clock(seconds(event["at"])),
+            event["job"] or "",
+            event["to"] or "",
+            event["who"],
+            event["reason"] or "",
+        ]
+        for event in history
+    ]
+    return table(columns, rows, width=width)

@@ -7,22 +7,23 @@ from typing import Any
 
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, WAITING, Attempt, Batch, Job, State
 from distribute_ssh.model.units import format_duration, iso
-from distribute_ssh.plan.eligible import Reason
 from distribute_ssh.views.text import Column, count, safe, table
 from distribute_ssh.views.times import seconds, when
 
 SHOWN = 10  # jobs that failed
 
-_NOBODY = "nothing drives the queue now, so nothing starts: `distribute runner`, or `distribute run` with its file"
+_NOBODY = "nothing drives the queue now: `distribute runner`, or `distribute run` with its file; it would be so:"
 
 
-def batch_data(batch: Batch, jobs: Sequence[Job], reasons: Sequence[Reason], *, driven: bool) -> dict[str, Any]:
-    """Why jobs of a batch wait, and how those ended that are not done."""
+def batch_data(
+    batch: Batch, jobs: Sequence[Job], reasons: Sequence[Mapping[str, Any]], *, driven: bool
+) -> dict[str, Any]:
+    """Why jobs of a batch wait, and how those ended that are not done. `reasons`: code, text and node of each."""
     return {
         "batch": batch.name,
         "driven": driven,
         "counts": {state: n for state in State if (n := sum(job.state is state for job in jobs))},
-        "reasons": _reasons(reasons),
+        "reasons": list(reasons),
         "jobs": [_job(job) for job in jobs if job.state is not State.DONE and (job.reason or job.state in OUTCOMES)],
     }
 
@@ -31,7 +32,7 @@ def job_data(
     batch: Batch,
     job: Job,
     attempts: Sequence[Attempt],
-    reasons: Sequence[Reason],
+    reasons: Sequence[Mapping[str, Any]],
     silent: Mapping[str, float],
     *,
     driven: bool,
@@ -43,7 +44,7 @@ def job_data(
         "driven": driven,
         "job": _job(job),
         "unreachable_since": None if since is None or job.state not in ACTIVE else iso(since),
-        "reasons": _reasons(reasons) if job.state in WAITING else [],
+        "reasons": list(reasons) if job.state in WAITING else [],
         "attempts": [
             {
                 "number": attempt.number,
@@ -56,10 +57,6 @@ def job_data(
             for attempt in attempts
         ],
     }
-
-
-def _reasons(reasons: Sequence[Reason]) -> list[dict[str, Any]]:
-    return [{"code": reason.code, "text": reason.text, "node": reason.node} for reason in reasons]
 
 
 def _job(job: Job) -> dict[str, Any]:

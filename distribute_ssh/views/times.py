@@ -25,3 +25,8 @@ def when(at: float | None, now: float, zone: tzinfo | None = None) -> str:
 def ago(at: float | None, now: float) -> str:
     """`5m` for what was five minutes ago, `never` for None."""
     return "never" if at is None else format_duration(max(now - at, 0.0))
+
+
+def clock(at: float | None, zone: tzinfo | None = None) -> str:
+    """`2025-03-31 14:02:11`; empty for None."""
+    return "" if at is None else datetime.fromtimestamp(at, zone).strftime("%Y-%m-%d %H:%M:%S")  # as above

@@ -101,10 +101,8 @@ async def test_a_command_that_ignores_term_is_killed(link: Link, tmp_path: Path)
 
 
 async def test_a_cancelled_command_is_ended_at_the_far_end(link: Link, tmp_path: Path) -> None:
-    running = asyncio.create_task(
-        link.run(f"echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; sleep 600; true")
-    )
-    await until((tmp_path / "pid").exists, "it started")
+    running = asyncio.create_task(link.run(f"echo $$ > {tmp_path}/pid; sleep 600; true"))
+    await until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it started")
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -225,61 +223,55 @@ async def test_a_closed_link_says_so(link: Link) -> None:
 @pytest.mark.parametrize("limit", [2, 3])
 async def test_commands_wait_for_each_other_where_sshd_allows_few_sessions(lab: Lab, limit: int) -> None:
     lab.add("lab1", [f"MaxSessions {limit}"])
-    link = await lab.open("lab1")
-    async with link.process("cat") as resident:
+    async with lab.link("lab1") as link, link.process("cat") as resident:
         ended = await asyncio.gather(*(link.run(f"echo {n}; sleep 0.3") for n in range(12)))
         assert [each.stdout for each in ended] == [b"%d\n" % n for n in range(12)]
         await resident.write(b"still here\n")
         assert await resident.readline() == b"still here\n"
-    await link.close()
 
 
 @pytest.mark.sshd
 async def test_where_sshd_allows_one_session_the_message_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "OPEN_LIMIT", 1.0)
     lab.add("lab1", ["MaxSessions 1"])
-    link = await lab.open("lab1")
-    async with link.process("cat"):
+    async with lab.link("lab1") as link, link.process("cat"):
         with pytest.raises(UnreachableError, match="MaxSessions"):
             await link.run("true")
-    await link.close()
 
 
 @pytest.mark.sshd
 async def test_a_cut_in_the_middle_of_a_command_is_no_answer_and_no_success(lab: Lab) -> None:
     node = lab.add("lab1")
-    link = await lab.open("lab1")
-    running = asyncio.create_task(link.run("echo part; while kill -s 0 $PPID; do sleep 0.1; done"))
-    async with link.process("echo ready; cat") as process:
-        assert await process.readline() == b"ready\n"
-        assert node.sshd.kill_sessions() > 0
+    async with lab.link("lab1") as link:
+        running = asyncio.create_task(link.run("echo part; while kill -s 0 $PPID; do sleep 0.1; done"))
+        async with link.process("echo ready; cat") as process:
+            assert await process.readline() == b"ready\n"
+            assert node.sshd.kill_sessions() > 0
+            with pytest.raises(UnreachableError):
+                await running
+            with pytest.raises(UnreachableError):
+                await process.readline()
+        await until(lambda: not link.is_open, "the link knows")
         with pytest.raises(UnreachableError):
-            await running
-        with pytest.raises(UnreachableError):
-            while await process.readline():
-                pass
-    await until(lambda: not link.is_open, "the link knows")
-    with pytest.raises(UnreachableError):
-        await link.run("true")
+            await link.run("true")
 
 
 @pytest.mark.sshd
 async def test_a_cut_while_writing_is_noticed(lab: Lab, tmp_path: Path) -> None:
     node = lab.add("lab1")
-    link = await lab.open("lab1")
-    script = f"read -r l; : > {tmp_path}/begun; while kill -s 0 $PPID; do sleep 0.1; done"
-    writing = asyncio.create_task(link.run(script, stdin=b"go\n" + bytes(50 * MEGABYTE)))
-    await until((tmp_path / "begun").exists, "it began")
-    node.sshd.kill_sessions()
-    with pytest.raises(UnreachableError):
-        await writing
+    async with lab.link("lab1") as link:
+        script = f"read -r l; : > {tmp_path}/begun; while kill -s 0 $PPID; do sleep 0.1; done"
+        writing = asyncio.create_task(link.run(script, stdin=b"go\n" + bytes(50 * MEGABYTE)))
+        await until((tmp_path / "begun").exists, "it began")
+        node.sshd.kill_sessions()
+        with pytest.raises(UnreachableError):
+            await writing
 
 
 @pytest.mark.sshd
 async def test_our_own_close_ends_a_waiting_command_as_unknown(lab: Lab) -> None:
     lab.add("lab1")
-    link = await lab.open("lab1")
-    async with link.process("echo ready; cat") as process:
+    async with lab.link("lab1") as link, link.process("echo ready; cat") as process:
         await process.readline()
         waiting = asyncio.create_task(process.readline())
         await asyncio.sleep(0)
@@ -293,12 +285,11 @@ async def test_our_own_close_ends_a_waiting_command_as_unknown(lab: Lab) -> None
 async def test_sessions_come_back_after_commands_past_their_time(lab: Lab, limit: float) -> None:
     """Ten commands that ended late, at whatever moment of their start, would otherwise use up all that sshd grants."""
     lab.add("lab1")
-    link = await lab.open("lab1")
-    late = await asyncio.gather(*(link.run("sleep 601", limit=limit) for _ in range(25)), return_exceptions=True)
-    assert all(isinstance(each, UnreachableError) for each in late)
-    async with AsyncExitStack() as stack:
-        for _ in range(5):
-            process = await stack.enter_async_context(link.process("echo yes; cat"))
-            assert await process.readline() == b"yes\n"
-        await until(lambda: not processes.running("sleep", "601"), "nothing is left")
-    await link.close()
+    async with lab.link("lab1") as link:
+        late = await asyncio.gather(*(link.run("sleep 601", limit=limit) for _ in range(25)), return_exceptions=True)
+        assert all(isinstance(each, UnreachableError) for each in late)
+        async with AsyncExitStack() as stack:
+            for _ in range(5):
+                process = await stack.enter_async_context(link.process("echo yes; cat"))
+                assert await process.readline() == b"yes\n"
+            await until(lambda: not processes.running("sleep", "601"), "nothing is left")

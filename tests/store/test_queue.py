@@ -6,11 +6,17 @@ from threading import Thread
 import pytest
 
 from distribute_ssh.errors import BusyError, NoMatchError
-from distribute_ssh.model.job import AttemptState, BuildState, Input, OnNodeLoss, Request, State
+from distribute_ssh.model.job import AttemptState, Batch, BuildState, Input, OnNodeLoss, Request, State
 from distribute_ssh.store.queue import Queue
 from tests.store.makes import NOW, blob, brought, new_job, placed, submission, submitted, the_job
 
 DAY = 86_400.0
+
+
+def batch_by_name(queue: Queue, name: str) -> Batch:
+    batch = queue.batch(f"lab/{name}")
+    assert batch is not None
+    return batch
 
 
 def test_a_batch_and_its_jobs_come_back_as_they_were_submitted(queue: Queue) -> None:
@@ -69,6 +75,7 @@ def test_batches_without_waiting_jobs_are_no_work(queue: Queue) -> None:
         assert not change.finish_batch_if_ended(one.id, NOW)
         assert change.finish_batch_if_ended(two.id, NOW + 1)
         assert not change.finish_batch_if_ended(two.id, NOW + 2)
+        assert change.recorded(batch_by_name(queue, "two"), NOW + 2)
     assert [batch.batch for batch in queue.batches(live_only=True)] == ["one", "three"]
     assert [batch.finished_at for batch in queue.batches()] == [None, NOW + 1, None]
 
@@ -139,6 +146,47 @@ def test_a_reason_is_written_only_when_it_is_another_one(queue: Queue) -> None:
     with queue.transaction() as change:
         assert change.note(job.id, None)
         assert not change.note(job.id, None)
+
+
+def test_the_record_of_a_batch_is_due_from_its_submission_and_again_from_its_end(queue: Queue) -> None:
+    batch_id = submitted(queue, "a").batch_id
+    brought(queue, queue.jobs(batch_id)[0].id, State.DONE)
+    running = batch_by_name(queue, "study")
+    with queue.transaction() as change:
+        assert change.recorded(running, NOW)
+        assert not change.recorded(running, NOW)
+        assert change.finish_batch_if_ended(batch_id, NOW)
+        assert not change.recorded(running, NOW)  # what was written tells of a batch that still ran
+    ended = batch_by_name(queue, "study")
+    assert queue.batches(live_only=True) == [ended]
+    submitted(queue, "a", fresh=True, now=NOW + 9)
+    with queue.transaction() as change:
+        assert not change.recorded(ended, NOW)  # it has another name by now
+        aside, _ = queue.batches()
+        assert change.recorded(aside, NOW)
+    assert [batch.batch for batch in queue.batches(live_only=True)] == ["study"]
+
+
+def test_a_batch_that_nothing_can_run_any_more_fails_its_queued_jobs(queue: Queue) -> None:
+    batch_id = submitted(queue, "queued", "held", "runs").batch_id
+    _, held, runs = queue.jobs(batch_id)
+    brought(queue, held.id, State.HELD)
+    brought(queue, runs.id, State.RUNNING)
+    with queue.transaction() as change:
+        assert change.fail_queued(batch_id, "the build failed on n1", NOW + 1) == 1
+        assert change.fail_queued(batch_id, "the build failed on n1", NOW + 1) == 0
+    assert [job.state for job in queue.jobs(batch_id)] == [State.FAILED, State.HELD, State.RUNNING]
+    failed = the_job(queue, batch_id, "queued")
+    assert (failed.reason, failed.finished_at) == ("the build failed on n1", NOW + 1)
+    assert queue.history(job_id=failed.id)[-1].after is State.FAILED
+
+
+def test_why_we_end_an_attempt_is_written_down_once(queue: Queue) -> None:
+    attempt = placed(queue, the_job(queue, submitted(queue, "a").batch_id, "a").id)
+    with queue.transaction() as change:
+        assert change.attempt_ending(attempt.id, State.TIMEOUT)
+        assert not change.attempt_ending(attempt.id, State.KILLED)
+    assert [each.ending for each in queue.live_attempts()] == [State.TIMEOUT]
 
 
 # --- kill and retry ---
@@ -219,6 +267,7 @@ def test_retry_opens_a_finished_batch_and_tries_nodes_again_that_could_not_build
             assert change.build(build.id, BuildState.ENDED, end, NOW, reason="no compiler")
         assert change.job(b.id, State.QUEUED, State.FAILED, NOW, reason="no node can build it")
         assert change.finish_batch_if_ended(batch_id, NOW)
+        assert change.recorded(batch_by_name(queue, "study"), NOW)
         assert change.retry(batch_id, ["a"], "bob", NOW) == []
     assert queue.batches(live_only=True) == []
     with queue.transaction() as change:
@@ -236,7 +285,12 @@ def test_a_batch_has_at_most_one_build_on_a_node_and_a_failed_one_counts(queue: 
     with queue.transaction() as change:
         first = change.build_start(one, "n1", queue.new_token(), "build-1", NOW)
         assert first is not None
-        assert (first.batch_id, first.node, first.build_hash, first.state) == (one, "n1", "build-1", BuildState.STARTING)
+        assert (first.batch_id, first.node, first.build_hash, first.state) == (
+            one,
+            "n1",
+            "build-1",
+            BuildState.STARTING,
+        )
         assert change.build_start(one, "n1", queue.new_token(), "build-1", NOW) is None
         assert change.build_start(one, "n2", queue.new_token(), "build-1", NOW) is not None
         assert change.build_start(two, "n1", queue.new_token(), "build-1", NOW) is not None
@@ -246,8 +300,13 @@ def test_a_batch_has_at_most_one_build_on_a_node_and_a_failed_one_counts(queue: 
         assert change.build_start(one, "n1", queue.new_token(), "build-1", NOW) is None
         assert change.build(first.id, BuildState.FAILED, BuildState.WIPED, NOW)
         assert change.build_start(one, "n1", queue.new_token(), "build-1", NOW) is not None
+        change.build_logged(first.id, None)
     [old, *_] = queue.builds(one)
-    assert (old.started_at, old.ended_at, old.exit, old.reason) == (NOW + 1, NOW + 2, "1", "cc: not found")
+    assert old.log_kept
+    with queue.transaction() as change:
+        change.build_logged(first.id, "exit 1: cc: not found")
+    [old, *_] = queue.builds(one)
+    assert (old.started_at, old.ended_at, old.exit, old.reason) == (NOW + 1, NOW + 2, "1", "exit 1: cc: not found")
     assert [(build.batch_id, build.node) for build in queue.live_builds("n1")] == [(two, "n1"), (one, "n1")]
     assert len(queue.live_builds()) == 3
 
@@ -255,7 +314,7 @@ def test_a_batch_has_at_most_one_build_on_a_node_and_a_failed_one_counts(queue: 
 def test_what_is_known_of_a_node_is_kept_field_by_field(queue: Queue) -> None:
     with queue.transaction() as change:
         change.node("n1", facts={"cores": 8, "tools": ["gcc"]}, last_seen=NOW, boot_id="b1")
-        change.node("n1", unreachable_since=NOW + 1, unreachable_reason="no route to caf\udce9", failures=[(3, NOW)])
+        change.node("n1", unreachable_since=NOW + 1, unreachable_reason="no route to caf\udce9", failures=[3, 4])
         change.node("n2", drained="new disk")
         change.node("n2")
     nodes = queue.nodes()
@@ -263,7 +322,7 @@ def test_what_is_known_of_a_node_is_kept_field_by_field(queue: Queue) -> None:
     one, two = nodes.values()
     assert (one.facts, one.last_seen, one.boot_id) == ({"cores": 8, "tools": ["gcc"]}, NOW, "b1")
     assert (one.unreachable_since, one.unreachable_reason) == (NOW + 1, "no route to caf\\udce9")
-    assert (one.failures, one.drained, one.probation_until) == (((3, NOW),), None, None)
+    assert (one.failures, one.drained, one.probation_until) == ((3, 4), None, None)
     assert (two.facts, two.failures, two.drained, two.last_seen) == ({}, (), "new disk", None)
     with queue.transaction() as change:
         change.node("n1", unreachable_since=None, unreachable_reason=None)
@@ -348,4 +407,8 @@ def test_history_is_the_last_lines_in_the_order_they_happened(queue: Queue) -> N
     assert {row.batch_id for row in queue.history(one)} == {one}
     assert [(row.job, row.after) for row in queue.history(limit=2)] == [("b", State.STAGING), ("b", State.RUNNING)]
     [row, *_] = queue.history(two)
-    assert (row.who, row.job_id, row.job, row.before, row.after, row.reason) == ("ann", *[None] * 4, "submitted: 2 jobs")
+    assert (row.who, row.job_id, row.job, row.before, row.after, row.reason) == (
+        "ann",
+        *[None] * 4,
+        "submitted: 2 jobs",
+    )

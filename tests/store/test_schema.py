@@ -223,7 +223,9 @@ def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     with closing(Queue.open(path)) as queue:
         batch_id = submitted(queue, "a").batch_id
     code = (
-        SECOND_MIGRATION.replace("db.execute(", "db.execute('DROP TABLE usage'); db.execute(").replace("nodes", "missing")
+        SECOND_MIGRATION.replace("db.execute(", "db.execute('DROP TABLE usage'); db.execute(").replace(
+            "nodes", "missing"
+        )
         + FIRST_OPEN
     )
     with subprocess.Popen(
@@ -270,5 +272,8 @@ def dump_of_now(folder: Path) -> str:
         with queue.transaction() as change:
             change.node("n1", facts={"cores": 8}, last_seen=1.0)
             change.add_usage("ann", 60.0, 1.0)
-        pragmas = [f"PRAGMA {name} = {value};" for name, value in (("application_id", schema.APPLICATION), ("user_version", schema.SCHEMA))]
+        pragmas = [
+            f"PRAGMA {name} = {value};"
+            for name, value in (("application_id", schema.APPLICATION), ("user_version", schema.SCHEMA))
+        ]
         return "\n".join([*queue._connection.iterdump(), *pragmas]) + "\n"

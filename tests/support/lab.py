@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,9 +70,16 @@ class Lab:
         """A connector that knows this lab."""
         return Connector(KnownHosts(self.own_known_hosts), config=self.ssh_config)
 
-    async def open(self, name: str) -> SshLink:
+    @asynccontextmanager
+    async def link(self, name: str) -> AsyncIterator[SshLink]:
         """A link to one node."""
-        return await self.connector().open(name, name)
+        connector = self.connector()
+        link = await connector.open(name, name)
+        try:
+            yield link
+        finally:
+            await link.close()
+            await connector.close()
 
     def close(self) -> None:
         """Stop every server."""

@@ -55,6 +55,7 @@ TABLE = {
 }
 AFTER_RESTART = TABLE | {"starting": "lost start lost started ended lost"}
 STATES: list[AttemptState | BuildState] = [*AttemptState, *BuildState]
+EVERY = list(itertools.product(STATES, SEEN))
 
 
 def sighting(seen: str, exit_record: str | None = None) -> Sighting | None:
@@ -79,7 +80,7 @@ def judged(
 
 
 @pytest.mark.parametrize("node_boot", [BOOT, OTHER_BOOT])
-@pytest.mark.parametrize(("state", "seen"), itertools.product(STATES, SEEN))
+@pytest.mark.parametrize(("state", "seen"), EVERY)
 def test_every_state_and_sighting_has_its_verdict(state: AttemptState | BuildState, seen: str, node_boot: str) -> None:
     table = TABLE if node_boot == BOOT else AFTER_RESTART
     expected = table[state.value].split()[SEEN.index(seen)]
@@ -90,7 +91,7 @@ def test_every_state_and_sighting_has_its_verdict(state: AttemptState | BuildSta
 
 
 @pytest.mark.parametrize("node_boot", [BOOT, OTHER_BOOT])
-@pytest.mark.parametrize(("state", "seen"), itertools.product(STATES, SEEN))
+@pytest.mark.parametrize(("state", "seen"), EVERY)
 def test_no_verdict_asks_for_a_change_of_state_that_is_not_allowed(
     state: AttemptState | BuildState, seen: str, node_boot: str
 ) -> None:
@@ -206,9 +207,9 @@ def test_what_we_ended_is_killed_or_timed_out_whatever_its_exit_record_says(reco
 def test_inputs_that_could_not_be_put_in_place_are_no_try_of_the_job_and_never_its_end() -> None:
     first = ended("stage", "No space left on device")
     why = "its inputs could not be put in place on lab1: No space left on device"
-    assert first == Next(State.QUEUED, why, NOW + 2, count_try=False, count_loss=True)
+    assert first == Next(State.QUEUED, why, NOW + 2, count_try=False)
     assert ended("stage", losses=50) == Next(
-        State.QUEUED, "its inputs could not be put in place on lab1", NOW + 300, count_try=False, count_loss=True
+        State.QUEUED, "its inputs could not be put in place on lab1", NOW + 2, count_try=False
     )
 
 

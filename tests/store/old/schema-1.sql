@@ -5,7 +5,7 @@ CREATE TABLE "_sqlite_migrations" (
    "name" TEXT,
    "applied_at" TEXT
 );
-INSERT INTO "_sqlite_migrations" VALUES(1,'queue','m001_queue','2026-11-22 22:22:46.356947+00:00');
+INSERT INTO "_sqlite_migrations" VALUES(1,'queue','m001_queue','2026-11-22 22:29:17.767077+00:00');
 CREATE TABLE attempts (               -- outlive their job: a node may still hold something of one that was dropped
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     token TEXT NOT NULL UNIQUE,
@@ -24,9 +24,9 @@ CREATE TABLE attempts (               -- outlive their job: a node may still hol
     ending TEXT,
     UNIQUE (job_id, number)
 ) STRICT;
-INSERT INTO "attempts" VALUES(1,'6f3dbb5a-bd1874e33f3ee6fb',1,1,'6f3dbb5a-82d4e4a0d0855522',1,'n1',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
-INSERT INTO "attempts" VALUES(2,'6f3dbb5a-7380716a7ef2666e',2,1,'6f3dbb5a-82d4e4a0d0855522',1,'n2',0,'placed',NULL,1795000000.0,NULL,NULL,NULL,NULL);
-INSERT INTO "attempts" VALUES(3,'6f3dbb5a-9b6fecb0d1296c74',3,1,'6f3dbb5a-82d4e4a0d0855522',1,'n3',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
+INSERT INTO "attempts" VALUES(1,'72133139-fbf5ec1af2b87ba1',1,1,'72133139-08166db230662a57',1,'n1',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
+INSERT INTO "attempts" VALUES(2,'72133139-5dcc2a7a5da50ac7',2,1,'72133139-08166db230662a57',1,'n2',0,'placed',NULL,1795000000.0,NULL,NULL,NULL,NULL);
+INSERT INTO "attempts" VALUES(3,'72133139-54e3aa45ae772fac',3,1,'72133139-08166db230662a57',1,'n3',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     token TEXT NOT NULL UNIQUE,
@@ -47,7 +47,7 @@ CREATE TABLE batches (
     recorded_at REAL,                 -- when batch.json was last written to storage; NULL: it is due
     UNIQUE (namespace, batch)
 ) STRICT;
-INSERT INTO "batches" VALUES(1,'6f3dbb5a-82d4e4a0d0855522','lab','study','ann',1795000000.0,'python','["gcc", "python3"]',NULL,'[["build.dat","44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66",5,"file",false]]','[["mesh.dat","d30ca7a7a32bf5772dc5eb2a2e7bd35737eff795ad74f2479b359716b59abdfa",4,"file",false]]','[]','build-1','meta: {}
+INSERT INTO "batches" VALUES(1,'72133139-08166db230662a57','lab','study','ann',1795000000.0,'python','["gcc", "python3"]',NULL,'[["build.dat","44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66",5,"file",false]]','[["mesh.dat","d30ca7a7a32bf5772dc5eb2a2e7bd35737eff795ad74f2479b359716b59abdfa",4,"file",false]]','[]','build-1','meta: {}
 ',NULL,NULL,NULL);
 CREATE TABLE builds (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -70,7 +70,7 @@ CREATE TABLE coordinator (            -- one row: this queue, and who drives it
     epoch INTEGER NOT NULL,
     host TEXT, boot_id TEXT, pid INTEGER, starttime INTEGER, since REAL
 ) STRICT;
-INSERT INTO "coordinator" VALUES(1,'6f3dbb5a',0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "coordinator" VALUES(1,'72133139',0,NULL,NULL,NULL,NULL,NULL);
 CREATE TABLE history (                -- refers to jobs by number and by name: it outlives them
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
@@ -168,6 +168,7 @@ CREATE INDEX attempts_live ON attempts (node) WHERE state <> 'wiped';
 CREATE INDEX attempts_batch ON attempts (batch_id);
 CREATE UNIQUE INDEX attempts_slot ON attempts (node, slot) WHERE state IN ('placed', 'starting', 'running');
 CREATE INDEX builds_batch ON builds (batch_id);
+CREATE INDEX builds_there ON builds (node) WHERE state <> 'wiped';
 CREATE UNIQUE INDEX builds_live ON builds (node, batch_id) WHERE state NOT IN ('stale', 'wiped');
 CREATE INDEX history_batch ON history (batch_id);
 CREATE INDEX history_job ON history (job_id);
