@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distribute_ssh.errors import NoNodeError
+from distribute_ssh.errors import NoNodeError, UsageError
 from distribute_ssh.model import capability
 from distribute_ssh.model.fileref import FileRef
 from distribute_ssh.model.jobsfile import BatchSpec
@@ -117,6 +117,11 @@ def submit(
     Raises NoNodeError if no node can ever run it, UsageError if a file cannot be sent or the batch still works,
     StoreError if spool or queue cannot be written. The queue is unchanged then.
     """
+    if spec.kind != "python":
+        raise UsageError(
+            f"{spec.name} is {spec.kind} work, and this version runs python batches only",
+            hint="the jobs file itself is in order: it was read and checked",
+        )
     require_node(spec, nodes)
     staged = stage(spec, spool, progress)
     asked = Submission(

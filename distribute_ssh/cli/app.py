@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from distribute_ssh.model.settings import Places, read_config
 from distribute_ssh.views.document import Document, dump
 
 if TYPE_CHECKING:
     from distribute_ssh.model.inventory import Inventory
+    from distribute_ssh.model.settings import Config, Places
     from distribute_ssh.store.queue import Queue
 
 
@@ -31,6 +31,8 @@ class App:
     @cached_property
     def places(self) -> Places:
         """Where things are."""
+        from distribute_ssh.model.settings import Places
+
         return Places.here()
 
     @cached_property
@@ -68,7 +70,7 @@ class App:
         from distribute_ssh.model import inventory
 
         explicit = None if self.inventory is None else str(self.inventory)
-        return inventory.find(explicit, os.environ, self.places, read_config(self.places).inventory)
+        return inventory.find(explicit, os.environ, self.places, self.config.inventory)
 
     @cached_property
     def nodes(self) -> Inventory:
@@ -82,9 +84,16 @@ class App:
         return found
 
     @cached_property
+    def config(self) -> Config:
+        """What the person's own config file says. Raises FileError."""
+        from distribute_ssh.model.settings import read_config
+
+        return read_config(self.places)
+
+    @property
     def user(self) -> str:
         """Who submits, and who asked."""
-        return read_config(self.places).user
+        return self.config.user
 
     # --- how it answers ---
 

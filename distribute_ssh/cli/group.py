@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,6 +105,8 @@ class Family(Verb, click.Group):
         """Find the command; a name that does not exist is answered with the nearest ones."""
         name = args[0]
         if not name.startswith("-") and name not in (names := self.list_commands(ctx)):
+            import difflib
+
             near = difflib.get_close_matches(name, names, 3, 0.5)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"See {ctx.command_path} --help."
             raise click.UsageError(f"There is no command {name!r}. {hint}", ctx)

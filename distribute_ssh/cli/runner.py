@@ -22,14 +22,14 @@ from distribute_ssh.store.queue import Queue
 def runner(app: App, once: bool) -> int:
     """Drive the queue: for ever, or with --once for one pass, as from cron.
 
-    Exits with 5 where another coordinator drives it; with --once without a word, as cron would mail it. SIGTERM and
-    Ctrl-C are a normal end: jobs go on, and the next coordinator finds them.
+    Exits with 5 where another coordinator drives it; with --once with 0 and without a word, as cron would mail it.
+    SIGTERM and Ctrl-C are a normal end: jobs go on, and the next coordinator finds them.
     """
     with closing(Queue.open(app.places.database, check=True)) as queue:
         lock = CoordinatorLock(app.places.lock)
         if not lock.acquire():
             if once:
-                return BusyError.exit_code
+                return 0  # somebody is at it already, which is what cron wants
             holder = lock.holder()
             who = f"process {holder.pid} on {holder.host}" if holder else "another process"
             raise BusyError(f"another coordinator drives this queue: {who}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 import asyncssh
 from asyncssh.known_hosts import SSHKnownHosts
 
-from distribute_ssh.errors import HostKeyError, LoginError, NodeError, UnreachableError
+from distribute_ssh.errors import HostKeyError, LoginError, NodeError, UnreachableError, UsageError
 from distribute_ssh.node import sshconfig
-from distribute_ssh.node.link import BOOTSTRAP, Finished, framed
+from distribute_ssh.node.link import BOOTSTRAP, Finished
+from distribute_ssh.node.login import offered
+from distribute_ssh.node.session import CLOSE_LIMIT, Session, SshProcess
 from distribute_ssh.node.sftp import SftpFiles
 from distribute_ssh.node.sshconfig import Target
 
@@ -39,10 +41,6 @@ SESSIONS = 5
 # MaxSessions is lower than most and one of ours has to end first.
 OPEN_LIMIT = 20.0  # seconds
 REFUSED = (asyncssh.OPEN_CONNECT_FAILED, asyncssh.OPEN_RESOURCE_SHORTAGE)
-WINDOW = 4 << 20  # bytes we hold for a slow reader before the far end is made to wait
-STDERR_KEPT = 8192
-CLOSE_LIMIT = 3.0  # seconds for a session to be gone when its command is
-TERM_LIMIT = 1.0  # seconds a command gets to end after its input ended and TERM was sent
 # By its process group, through another session: sshd refuses to pass signals on for root, and older ones for anybody.
 END_GROUP = """kill -s TERM -- -{0}; n=0
 while kill -s 0 -- -{0} && [ $n -lt 10 ]; do n=$((n + 1)); sleep 0.1 || sleep 1; done
@@ -70,7 +68,9 @@ def translated(node: str, target: Target | None = None) -> Iterator[None]:
     except TimeoutError as error:
         raise UnreachableError(f"{node}: no answer in time", hint=by_hand) from error
     except OSError as error:
-        raise UnreachableError(f"{node}: {error.strerror or error}", hint=by_hand) from error
+        # asyncio puts words of its own in place of the system's: "Connect call failed ('10.0.0.1', 22)".
+        said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        raise UnreachableError(f"{node}: {said}", hint=by_hand) from error
     except ValueError as error:  # asyncssh's word for files it cannot read: keys, known_hosts
         raise NodeError(f"{node}: {error}", hint=by_hand) from error
 
@@ -168,16 +168,23 @@ class Connector:
             jump.close()
         self._jumps.clear()
 
-    async def _tunnel(self, target: Target) -> asyncssh.SSHClientConnection | None:
+    async def _tunnel(self, target: Target, above: tuple[str, ...] = ()) -> asyncssh.SSHClientConnection | None:
         tunnel: asyncssh.SSHClientConnection | None = None
         path = ""
         for hop in target.jumps:
+            if hop in above:
+                raise UsageError(
+                    f"the jump hosts of the ssh configuration lead in a circle: {', '.join([*above, hop])}"
+                )
             path = f"{path},{hop}"
             async with self._jump_locks.setdefault(path, asyncio.Lock()):
                 known = self._jumps.get(path)
                 if known is None or known.is_closed():
                     user, host, port = sshconfig.split_host(hop)
-                    known = await self._connect(host, await self.target(host, user=user, port=port), tunnel)
+                    there = await self.target(host, user=user, port=port)
+                    if tunnel is None:  # the first of a chain may need a jump host itself; OpenSSH asks no other
+                        tunnel = await self._tunnel(there, (*above, hop))
+                    known = await self._connect(host, there, tunnel)
                     self._jumps[path] = known
                 tunnel = known
         return tunnel
@@ -189,7 +196,6 @@ class Connector:
         client = _Client()
         options: dict[str, Any] = {
             "username": target.user,
-            "client_keys": _usable_keys(target, node) or None,
             "known_hosts": trusted,
             "encryption_algs": CIPHERS,
             "keepalive_interval": target.alive_interval,
@@ -203,13 +209,6 @@ class Connector:
             "config": None,
             "client_factory": lambda: client,
         }
-        if target.agent is not None:
-            options["agent_path"] = target.agent or None
-        if target.identities_only:
-            public = sshconfig.existing([path.with_name(path.name + ".pub") for path in target.identities])
-            options["agent_identities"] = [str(path) for path in public] or None
-            if not public:
-                options["agent_path"] = None
         if trusted[0] and not trusted[1]:  # ask for a key type that we can check
             options["server_host_key_algs"] = _algorithms(trusted[0])
         if tunnel is not None:
@@ -218,8 +217,10 @@ class Connector:
             options["proxy_command"] = target.proxy_command
         with translated(node, target):
             try:
-                async with asyncio.timeout(target.connect_timeout + 15):
-                    return await asyncssh.connect(target.hostname, target.port, **options)
+                async with asyncio.timeout(target.connect_timeout + 15), offered(target) as keys:
+                    return await asyncssh.connect(
+                        target.hostname, target.port, client_keys=keys or None, agent_path=None, **options
+                    )
             except asyncssh.HostKeyNotVerifiable as error:
                 if client.refused is None:
                     raise
@@ -250,216 +251,6 @@ def _algorithms(keys: Keys) -> list[str]:
             if text not in names and text != "ssh-rsa":  # SHA-1 signatures
                 names.append(text)
     return names
-
-
-def _usable_keys(target: Target, node: str) -> Keys:
-    """The keys that open without a passphrase; others may still be in the agent."""
-    keys = []
-    for path in sshconfig.existing(target.identities):
-        try:
-            keys.append(asyncssh.read_private_key(path))
-        except (asyncssh.KeyImportError, OSError) as error:
-            log.debug("%s: %s is not used: %s", node, path, error)
-    return keys
-
-
-class _Session(asyncssh.SSHClientSession[bytes]):
-    """One channel's bytes, handed on without asyncssh's stream readers in between."""
-
-    def __init__(self) -> None:
-        self.chunks: deque[bytes] = deque()
-        self.held = 0
-        self.stderr = b""
-        self.ended = False
-        self.lost: Exception | None = None
-        self.status: int | None = None
-        self.changed = asyncio.Event()
-        self.writable = asyncio.Event()
-        self.writable.set()
-        self.exited = asyncio.Event()
-        self.closed = asyncio.Event()
-        self.channel: asyncssh.SSHClientChannel[bytes] | None = None
-        self.paused = False
-        self.deaf = False
-
-    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        self.channel = chan
-
-    def data_received(self, data: bytes, datatype: int | None) -> None:
-        if self.deaf:
-            return
-        if datatype == asyncssh.EXTENDED_DATA_STDERR:
-            self.stderr = (self.stderr + data)[-STDERR_KEPT:]
-            return
-        self.chunks.append(data)
-        self.held += len(data)
-        if self.held > WINDOW and not self.paused and self.channel is not None:
-            self.paused = True
-            self.channel.pause_reading()
-        self.changed.set()
-
-    def take(self, data: bytes) -> bytes:
-        self.held -= len(data)
-        if self.paused and self.held < WINDOW // 2 and self.channel is not None:
-            self.paused = False
-            self.channel.resume_reading()
-        return data
-
-    def eof_received(self) -> bool:
-        self.ended = True
-        self.changed.set()
-        return True  # our own stdin stays open: the exit status is still to come
-
-    def exit_status_received(self, status: int) -> None:
-        self.status = status
-        self.exited.set()
-
-    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:  # noqa: ARG002  # asyncssh's signature
-        self.status = 255
-        self.exited.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = exc
-        self.ended = True
-        self.changed.set()
-        self.writable.set()
-        self.exited.set()
-        self.closed.set()
-
-    def deafen(self) -> None:
-        """Drop what still comes: a command that waits for its reader would not end."""
-        self.deaf = True
-        self.chunks.clear()
-        self.held = 0
-        if self.paused and self.channel is not None:
-            self.paused = False
-            self.channel.resume_reading()
-
-    def pause_writing(self) -> None:
-        self.writable.clear()
-
-    def resume_writing(self) -> None:
-        self.writable.set()
-
-
-class SshProcess:
-    """A command on the node; see `link.Process`."""
-
-    def __init__(self, session: _Session, link: SshLink) -> None:
-        self._session = session
-        self._link = link
-        self._marker = b""
-        self._group: int | None = None  # its process group over there, once it has begun
-
-    def _channel(self) -> asyncssh.SSHClientChannel[bytes]:
-        assert self._session.channel is not None
-        return self._session.channel
-
-    def _check(self) -> None:
-        # Three ways asyncssh tells of a lost line (an exception, a clean end, silence): all end here as "unknown".
-        if self._session.lost is not None or (self._session.closed.is_set() and self._session.status is None):
-            raise UnreachableError(f"{self._link.node}: the connection was lost")
-
-    async def begin(self, script: str) -> None:
-        """Have it run `script`; its stdout is what comes from here on."""
-        head, self._marker = framed(script)
-        with contextlib.suppress(UnreachableError):  # where a start-up file ended it, `_begun` can say more
-            await self.write(head)
-        await self._begun()
-
-    async def _begun(self) -> None:
-        while not (line := await self.readline()).startswith(self._marker):
-            if not line.endswith(b"\n"):
-                raise NodeError(
-                    f"{self._link.node}: /bin/sh was not started by the login: {_said(self, line)}",
-                    hint="a start-up file (.bashrc, .profile, config.fish) that exits or starts another "
-                    f"program, or a ForceCommand: ssh {self._link.target.alias} /bin/sh -c true",
-                )
-        self._group = int(line.removeprefix(self._marker))
-
-    async def write(self, data: bytes) -> None:
-        """Send to its stdin."""
-        with translated(self._link.node):
-            for start in range(0, len(data), 1 << 18):
-                await self._session.writable.wait()
-                self._check()
-                if self._session.closed.is_set():
-                    raise UnreachableError(f"{self._link.node}: the command ended before it read its input")
-                self._channel().write(data[start : start + (1 << 18)])
-
-    def write_eof(self) -> None:
-        """Close its stdin."""
-        if not self._session.closed.is_set():
-            with contextlib.suppress(OSError):  # it ended in the same moment
-                self._channel().write_eof()
-
-    async def read(self, size: int) -> bytes:
-        """Up to `size` bytes of its stdout."""
-        session = self._session
-        while not session.chunks:
-            if session.ended:
-                self._check()
-                return b""
-            session.changed.clear()
-            await session.changed.wait()
-        piece = session.chunks.popleft()
-        if len(piece) > size:
-            session.chunks.appendleft(piece[size:])
-            piece = piece[:size]
-        return session.take(piece)
-
-    async def readline(self) -> bytes:
-        """One line."""
-        parts: list[bytes] = []
-        total = 0
-        while total < 65536:
-            piece = await self.read(65536)
-            if not piece:
-                break
-            cut = piece.find(b"\n") + 1
-            if cut:
-                if cut < len(piece):
-                    self._session.chunks.appendleft(piece[cut:])
-                    self._session.held += len(piece) - cut
-                parts.append(piece[:cut])
-                break
-            parts.append(piece)
-            total += len(piece)
-        return b"".join(parts)
-
-    async def wait(self, limit: float) -> Finished:
-        """Its end."""
-        try:
-            async with asyncio.timeout(limit):
-                await self._session.closed.wait()
-        except TimeoutError:
-            raise UnreachableError(f"{self._link.node}: a command did not end within {limit:g} s") from None
-        self._check()
-        return Finished(self._session.status, b"", self._session.stderr)
-
-    async def close(self) -> None:
-        """End it; a channel merely closed would hold its slot until the command ends by itself."""
-        session = self._session
-        if session.closed.is_set():
-            return
-        channel = self._channel()
-        with contextlib.suppress(OSError):
-            channel.write_eof()
-            if session.status is None:
-                channel.send_signal("TERM")
-        if self._group is None:  # the script is on its way; what it starts must be found
-            with contextlib.suppress(TimeoutError, NodeError):
-                async with asyncio.timeout(TERM_LIMIT):
-                    await self._begun()
-        session.deafen()
-        if not await _within(TERM_LIMIT, session.exited):
-            if self._group is not None:
-                await self._link.end_group(self._group)
-            with contextlib.suppress(OSError):
-                channel.send_signal("KILL")
-        channel.close()  # not before: a signal cannot follow it, and the slot stays taken until the command has ended
-        if not await _within(CLOSE_LIMIT, session.closed):
-            self._link.leaked()
 
 
 class SshLink:
@@ -542,9 +333,9 @@ class SshLink:
                 other.write_eof()
                 await other.wait(CLOSE_LIMIT)
 
-    async def _open_session(self) -> _Session:
-        async def start() -> _Session:
-            session = _Session()
+    async def _open_session(self) -> Session:
+        async def start() -> Session:
+            session = Session()
             await self.connection.create_session(
                 lambda: session, BOOTSTRAP, encoding=None, request_pty=False, send_env=(), env={}
             )
@@ -581,25 +372,11 @@ def _close_unwanted(opening: asyncio.Future[Any]) -> None:
     if opening.cancelled() or opening.exception() is not None:
         return
     granted = opening.result()
-    if isinstance(granted, _Session) and granted.channel is not None:
+    if isinstance(granted, Session) and granted.channel is not None:
         granted.deafen()
         granted.channel.close()  # the shell on the node still waits for its script: it ends with its input
     elif isinstance(granted, asyncssh.SFTPClient):
         granted.exit()
-
-
-async def _within(limit: float, event: asyncio.Event) -> bool:
-    try:
-        async with asyncio.timeout(limit):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
-def _said(process: SshProcess, line: bytes) -> str:
-    text = (line or process._session.stderr).decode(errors="replace").strip()
-    return text[-200:] or "it said nothing"
 
 
 async def _feed(process: SshProcess, data: bytes) -> None:

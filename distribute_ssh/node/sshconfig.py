@@ -8,8 +8,10 @@ that OpenSSH accepts (`ServerAliveInterval 30s`, a comment after an option), and
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +30,7 @@ class Target:
     user: str
     key_name: str  # the name its key stands under in known_hosts files
     identities: tuple[Path, ...]
+    certificates: tuple[Path, ...]
     identities_only: bool
     agent: str | None  # path of the agent's socket; "" none; None: $SSH_AUTH_SOCK
     known_hosts: tuple[Path, ...]
@@ -38,8 +41,11 @@ class Target:
     connect_timeout: float
 
 
-def parse(alias: str, text: str, home: Path) -> Target:
-    """Read what `ssh -G alias` printed. Raises HostKeyError for a configuration that would not check host keys."""
+def parse(alias: str, text: str, *, home: Path, login: str, environ: Mapping[str, str]) -> Target:
+    """Read what `ssh -G alias` printed for the user `login`, whose home is `home`.
+
+    Raises HostKeyError for a configuration that would not check host keys.
+    """
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         keyword, _, value = line.strip().partition(" ")
@@ -68,18 +74,26 @@ def parse(alias: str, text: str, home: Path) -> Target:
     command = one("proxycommand")
     agent = one("identityagent")
     interval = _seconds(one("serveraliveinterval"))
+    values = {"%": "%", "h": hostname, "n": alias, "p": str(port), "r": one("user"), "u": login, "d": str(home)}
+
+    def files(keyword: str) -> tuple[Path, ...]:
+        # `ssh -G` prints these as they were written.
+        names = [_variables(_tokens(name, values), environ) for name in found.get(keyword, []) if name != "none"]
+        return tuple(_expand(name, home) for name in names)
+
     return Target(
         alias=alias,
         hostname=hostname,
         port=port,
         user=one("user"),
         key_name=key_name,
-        identities=tuple(_expand(name, home) for name in found.get("identityfile", []) if name != "none"),
+        identities=files("identityfile"),
+        certificates=files("certificatefile"),
         identities_only=one("identitiesonly") == "yes",
-        agent="" if agent == "none" else None if agent in ("", "SSH_AUTH_SOCK") else str(_expand(agent, home)),
+        agent=_agent(agent, values, home, environ),
         known_hosts=tuple(known),
         jumps=() if jump in ("", "none") else tuple(part.strip() for part in jump.split(",")),
-        proxy_command=None if command in ("", "none") else _tokens(command, alias, hostname, port, one("user")),
+        proxy_command=None if command in ("", "none") else _tokens(command, values),
         # A peer that is gone must be noticed within a minute, whatever else is configured: 12 s x (3 + 1).
         alive_interval=min(interval or 12.0, 12.0),
         alive_count=3,
@@ -95,9 +109,22 @@ def _seconds(text: str) -> float:
     return float(text) if text.isdigit() else 0.0
 
 
-def _tokens(command: str, alias: str, hostname: str, port: int, user: str) -> str:
-    values = {"%": "%", "h": hostname, "n": alias, "p": str(port), "r": user}
-    return re.sub(r"%(.)", lambda found: values.get(found[1], found[0]), command)
+def _agent(text: str, values: Mapping[str, str], home: Path, environ: Mapping[str, str]) -> str | None:
+    if text in ("", "SSH_AUTH_SOCK"):
+        return None
+    if text == "none":
+        return ""
+    if text.startswith("$") and not text.startswith("${"):
+        return environ.get(text[1:], "")
+    return str(_expand(_variables(_tokens(text, values), environ), home))
+
+
+def _tokens(text: str, values: Mapping[str, str]) -> str:
+    return re.sub(r"%(.)", lambda found: values.get(found[1], found[0]), text)
+
+
+def _variables(text: str, environ: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{([^}]*)\}", lambda found: environ.get(found[1], found[0]), text)
 
 
 def split_host(text: str) -> tuple[str | None, str, int | None]:
@@ -144,14 +171,16 @@ async def resolve(host: str, *, user: str | None = None, port: int | None = None
         raise UsageError(f"`ssh -G {host}` did not answer in {ASK_LIMIT:.0f} s (a `Match exec` that hangs?)") from None
     if asked.returncode != 0:
         raise UsageError(f"`ssh -G {host}` says: {err.decode(errors='replace').strip()}")
-    return parse(host, out.decode(errors="replace"), Path.home())
+    account = pwd.getpwuid(os.getuid())  # as OpenSSH does, whatever $HOME says
+    home, login = Path(account.pw_dir), account.pw_name
+    return parse(host, out.decode(errors="replace"), home=home, login=login, environ=os.environ)
 
 
 def with_identity(target: Target, identity: Path | None) -> Target:
     """Use one dedicated key and no agent: what cron has, and what a server with MaxAuthTries wants."""
     if identity is None:
         return target
-    return replace(target, identities=(identity,), identities_only=True, agent="")
+    return replace(target, identities=(identity,), certificates=(), identities_only=True, agent="")
 
 
 def existing(paths: Iterable[Path]) -> list[Path]:

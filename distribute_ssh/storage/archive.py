@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from distribute_ssh.errors import DistributeError, NodeError, StorageError
@@ -191,8 +192,10 @@ async def _round(node: _Node, storage: Storage, intake: Intake, gatherings: Sequ
         _tell(gatherings, await source.look(), node)
         gatherings = _next([gathering for gathering in gatherings if gathering.open])
         coming = await intake.admit(await _differences(node, storage, gatherings))
-        stream = [c for c in coming if node.has_tar and c.gathering.rounds == 0 and not c.offset]
-        single = [c for c in coming if c not in stream]
+        stream: list[Coming] = []
+        single: list[Coming] = []
+        for one in coming:
+            (stream if node.has_tar and one.gathering.rounds == 0 and not one.offset else single).append(one)
         for gathering in gatherings:
             gathering.rounds += 1
         if single:
@@ -210,12 +213,9 @@ async def _round(node: _Node, storage: Storage, intake: Intake, gatherings: Sequ
 def _next(gatherings: Sequence[Gathering]) -> Sequence[Gathering]:
     """Whom the round is about: small ones first, and no more than `BULK` at once, for none to wait long for others."""
     sizes = {gathering: gathering.missing() for gathering in gatherings}
-    taken: list[Gathering] = []
-    for gathering in sorted(gatherings, key=sizes.__getitem__):
-        if taken and sum(sizes[g] for g in taken) + sizes[gathering] > BULK:
-            break
-        taken.append(gathering)
-    return taken
+    ordered = sorted(gatherings, key=sizes.__getitem__)
+    sums = accumulate(sizes[gathering] for gathering in ordered)
+    return [gathering for n, (gathering, total) in enumerate(zip(ordered, sums, strict=True)) if not n or total <= BULK]
 
 
 def _tell(gatherings: Sequence[Gathering], saved: Mapping[str, Saved], node: _Node) -> None:

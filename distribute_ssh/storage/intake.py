@@ -26,6 +26,7 @@ READS = 4  # of that size, under way at once, for one big file where there is no
 FILES_AT_ONCE = 16  # small ones, where there is no tar
 CHECKPOINT_BYTES = 256 << 20
 CHECKPOINT_FILES = 5_000
+TELL_EVERY = 0.1  # seconds
 LEAST = 4096  # bytes that a file takes in storage, however small
 TAR_OVERHEAD = 8192  # bytes a name may add to a tar stream: headers, a long name, padding
 
@@ -35,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 class Meter:
-    """Tells of progress, at most ten times a second."""
+    """Tells of progress, but not too often."""
 
     def __init__(self, tell: Progress) -> None:
         self._tell = tell
@@ -49,7 +50,7 @@ class Meter:
     def count(self, size: int) -> None:
         """Note what came."""
         self._came += size
-        if (now := time.monotonic()) - self._told >= 0.1:
+        if (now := time.monotonic()) - self._told >= TELL_EVERY:
             self._told = now
             self.tell()
 

@@ -22,6 +22,7 @@ from distribute_ssh.store import reports, schema
 from distribute_ssh.store.ballast import Ballast
 from distribute_ssh.store.change import Change, decayed
 from distribute_ssh.store.rows import (
+    DEFINITION,
     HistoryRow,
     NodeRow,
     Reader,
@@ -233,17 +234,21 @@ class Queue:
 
     def needed_contents(self) -> set[str]:
         """Hashes of all inputs that some job may still need: those of batches of which not every job is done."""
-        batch = "SELECT batch_id FROM jobs WHERE state <> 'done'"
+        batches = "SELECT batch_id FROM tally WHERE state <> 'done' AND count > 0"
+        script, inputs = (f"'$[{DEFINITION.index(column)}]'" for column in ("script", "inputs"))
         with self._reading() as select:
             rows = select(
-                f"SELECT json_extract(i.value, '$[1]') FROM batches b, json_each(b.script) i WHERE b.id IN ({batch})"
-                f" UNION SELECT json_extract(i.value, '$[1]') FROM batches b, json_each(b.init) i WHERE b.id IN ({batch})"
-                f" UNION SELECT json_extract(i.value, '$[1]') FROM jobs j, json_each(j.inputs) i"
-                f" WHERE j.batch_id IN ({batch})"
-                f" UNION SELECT json_extract(i.value, '$[1]') FROM jobs j, json_each(j.script) i"
-                f" WHERE j.batch_id IN ({batch})"
+                "SELECT DISTINCT json_extract(one.value, '$[1]') FROM ("
+                f" SELECT script AS listed FROM batches WHERE id IN ({batches})"
+                f" UNION ALL SELECT init FROM batches WHERE id IN ({batches})"
+                f" UNION SELECT script FROM jobs WHERE batch_id IN ({batches})"
+                f" UNION ALL SELECT inputs FROM jobs WHERE batch_id IN ({batches})"
+                # What waits for an attempt to be killed was sent already, and will not be sent again.
+                f" UNION ALL SELECT json_extract(successor, {script}) FROM jobs WHERE successor IS NOT NULL"
+                f" UNION ALL SELECT json_extract(successor, {inputs}) FROM jobs WHERE successor IS NOT NULL"
+                ") AS texts, json_each(texts.listed) AS one"
             )
-            return {sha256 for (sha256,) in rows if sha256}
+            return {sha256 for (sha256,) in rows}
 
     def active_jobs(self) -> list[Job]:
         """Jobs that have an attempt on a node."""

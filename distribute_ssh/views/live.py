@@ -39,7 +39,7 @@ def _headline(picture: Picture, width: int) -> RenderableType:
     left = f"ETA {picture.eta} ({picture.eta.basis})" if picture.eta else ""
     row.add_row(
         Text(middle(picture.name, max(width // 3, 12)), style="bold"),
-        ProgressBar(total=max(total, 1), completed=ended),
+        ProgressBar(total=max(total, 1), completed=ended, complete_style="cyan", finished_style="green"),
         Text(f"{ended:,}/{total:,}  {format_duration(max(picture.now - picture.began, 0.0))}  {left}".rstrip()),
     )
     return row

@@ -49,7 +49,7 @@ def hit(site: Site, condition: Callable[[Site], object], what: str) -> None:
     end = time.monotonic() + LIMIT
     while not condition(site):
         assert time.monotonic() < end, f"never: {what}\n{site.report()}"
-        time.sleep(0.0005)
+        time.sleep(0.002)
 
 
 def test_killed_at_twelve_moments_of_a_batch_of_twenty_each_job_runs_once_and_all_results_come(site: Site) -> None:

@@ -39,8 +39,8 @@ def submission(*jobs: NewJob | str, batch: str = "study", **fields: Any) -> Subm
 
 
 def submitted(queue: Queue, *jobs: NewJob | str, now: float = NOW, **fields: Any) -> Submitted:
-    options = {key: fields.pop(key) for key in ("fresh", "replace", "who") if key in fields}
-    return submit(queue, submission(*jobs, **fields), **({"who": "ann", "now": now} | options))
+    options: dict[str, Any] = {key: fields.pop(key) for key in ("fresh", "replace", "who") if key in fields}
+    return submit(queue, submission(*jobs, **fields), now=now, **({"who": "ann"} | options))
 
 
 def the_job(queue: Queue, batch_id: int, name: str) -> Job:
@@ -81,7 +81,7 @@ def brought(queue: Queue, job_id: int, state: State, now: float = NOW) -> None:
         if step is State.STAGING:
             attempt = placed(queue, job_id, node=f"n{job_id}", now=now)
         else:
-            fields = {"started_at": now} if step is State.RUNNING else {}
+            fields: dict[str, Any] = {"started_at": now} if step is State.RUNNING else {}
             with queue.transaction() as change:
                 assert change.job(job_id, at, step, now, **fields)
         at = step

@@ -44,12 +44,14 @@ def test_a_batch_and_its_jobs_come_back_as_they_were_submitted(queue: Queue) -> 
     assert (second.position, second.name, second.on_node_loss) == (1, "b", OnNodeLoss.RESCHEDULE)
     assert queue.job(batch.id, "B") == second
     assert queue.jobs_by_id([second.id, 999]) == [second]
-    assert queue.batch("lab/none") is queue.job(batch.id, "none") is queue.job_by_id(999) is None
+    assert queue.batch("lab/none") is None
+    assert queue.job(batch.id, "none") is None
+    assert queue.job_by_id(999) is None
 
 
 def test_ready_jobs_come_in_file_order_and_leave_out_what_cannot_start_now(queue: Queue) -> None:
     batch_id = submitted(queue, "z", "y", "x", "w", "v").batch_id
-    z, y, x, w, v = queue.jobs(batch_id)
+    _, y, x, w, _ = queue.jobs(batch_id)
     with queue.transaction() as change:
         assert change.job(y.id, State.QUEUED, State.HELD, NOW)
         assert change.job(x.id, State.QUEUED, State.STAGING, NOW)
@@ -216,7 +218,7 @@ def test_a_kill_ends_what_waits_and_asks_what_is_active(queue: Queue) -> None:
 def test_a_kill_by_name_concerns_these_jobs_only_and_an_unknown_name_nobody(queue: Queue) -> None:
     batch_id = submitted(queue, "a", "b", "c").batch_id
     with queue.transaction() as change:
-        with pytest.raises(NoMatchError, match="called x, y$"):
+        with pytest.raises(NoMatchError, match=r"called x, y$"):
             change.request_kill(batch_id, ["a", "x", "y"], "bob", NOW)
         assert change.request_kill(batch_id, [], "bob", NOW) == []
         assert change.request_kill(batch_id, ["B"], "bob", NOW) == [("b", State.QUEUED)]
@@ -396,6 +398,40 @@ def test_a_queue_may_be_handed_to_another_thread(queue: Queue) -> None:
     thread.join()
     assert names == ["lab/study"]
     assert queue.batch("lab/study") is not None
+
+
+def test_the_contents_that_are_needed_are_those_of_batches_that_are_not_done(queue: Queue) -> None:
+    def hashes(*names: str) -> set[str]:
+        return {blob(name).sha256 for name in names}
+
+    assert queue.needed_contents() == set()
+    batch_id = submitted(queue, "a", "b").batch_id
+    over = submitted(queue, "x", batch="over", script=blob("other build")).batch_id
+    brought(queue, queue.jobs(over)[0].id, State.DONE)
+    a, b = queue.jobs(batch_id)
+    brought(queue, a.id, State.DONE)
+    brought(queue, b.id, State.ARCHIVING)
+    assert queue.needed_contents() == hashes("build", "mesh", "run", "a1", "b1")
+    # What shall run once an attempt has been killed is needed as well as what runs now.
+    submitted(queue, new_job("b", "2"), replace=True)
+    assert queue.needed_contents() == hashes("build", "mesh", "run", "b1", "b2")
+    with queue.transaction() as change:
+        assert change.job(b.id, State.ARCHIVING, State.FAILED, NOW)
+        for attempt in queue.attempts(b.id):
+            assert change.attempt(attempt.id, AttemptState.PLACED, AttemptState.WIPED, NOW)
+    assert queue.needed_contents() == hashes("build", "mesh", "run", "b2")
+    brought(queue, b.id, State.DONE)
+    assert queue.needed_contents() == set()
+
+
+def test_a_batch_was_served_when_its_last_job_was_placed(queue: Queue) -> None:
+    one = submitted(queue, "a", "b", batch="one").batch_id
+    submitted(queue, "a", batch="two")
+    for slot, job in enumerate(queue.jobs(one)):
+        placed(queue, job.id, slot=slot, now=NOW + slot)
+    assert queue.served() == {one: NOW + 1}
+    [two] = queue.work(NOW)
+    assert (two.batch.batch, two.ready, two.active) == ("two", 1, 0)
 
 
 def test_history_is_the_last_lines_in_the_order_they_happened(queue: Queue) -> None:

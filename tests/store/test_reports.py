@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -162,12 +163,13 @@ def act(queue: Queue, batch_id: int, kind: int, dice: random.Random) -> None:
             change.finish_batch_if_ended(batch_id, now)
         else:
             to = dice.choice(sorted(TRANSITIONS[job.state]))
+            started: dict[str, Any] = {"started_at": now - 5} if to is State.RUNNING else {}
             if to is State.STAGING:
                 change.place(job.id, queue.new_token(), dice.choice(["n1", "n2"]), dice.randrange(3), now)
             elif job.state in OUTCOMES:
                 change.retry(batch_id, [job.name], "bob", now)
             else:
-                change.job(job.id, job.state, to, now, **({"started_at": now - 5} if to is State.RUNNING else {}))
+                change.job(job.id, job.state, to, now, **started)
 
 
 def check_sums(queue: Queue) -> None:

@@ -1,4 +1,4 @@
-"""A hundred thousand jobs. The bounds are ten times what a slow shared machine needs: they find a wrong plan, no noise."""
+"""A hundred thousand jobs. The bounds are ten times what a machine needs: they find a wrong plan, not a busy day."""
 
 from __future__ import annotations
 

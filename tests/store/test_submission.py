@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -180,9 +181,12 @@ def test_a_batch_that_works_is_not_touched_without_replace(queue: Queue, state: 
         "gone": ("a",),
         "limit": ("a", new_job("b", time_limit=9)),
     }.get(what, ("a", "b"))
-    fields = {"build": {"build_hash": "2"}, "capability": {"capabilities": frozenset({"gpu"})}}.get(what, {})
+    other: dict[str, dict[str, Any]] = {
+        "build": {"build_hash": "2"},
+        "capability": {"capabilities": frozenset({"gpu"})},
+    }
     with pytest.raises(UsageError, match=rf"(?s)lab/study is still working \(1 {state}\).*--replace"):
-        submitted(queue, *jobs, now=LATER, **fields)
+        submitted(queue, *jobs, now=LATER, **other.get(what, {}))
     assert contents(queue) == before
 
 

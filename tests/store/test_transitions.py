@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any, cast
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_fields_that_are_not_the_callers_to_set_are_refused(queue: Queue) -> Non
     with queue.transaction() as change:
         for field in ("state", "input_hash", "id", "name; DROP TABLE jobs"):
             with pytest.raises(AssertionError, match="not to be set here"):
-                change.job(job.id, State.QUEUED, State.HELD, NOW, **{field: 1})
+                change.job(job.id, State.QUEUED, State.HELD, NOW, **{field: cast(Any, 1)})
         with pytest.raises(AssertionError, match="not to be set here: color"):
             change.node("n1", color="red")
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distribute_ssh.errors import FileError, UsageError
@@ -322,6 +322,7 @@ def test_a_batch_has_at_most_a_hundred_thousand_jobs() -> None:
         jobs(two)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=120))
 def test_a_name_that_is_accepted_is_one_harmless_path_component(text: str) -> None:
     if names.check_name(text) is None:
@@ -346,6 +347,7 @@ def test_bad_names_are_refused_in_one_printable_sentence(name: str) -> None:
     assert wrong.isprintable()
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_an_alias_that_is_accepted_is_one_path_component(text: str) -> None:
     if names.check_alias(text) is None:

@@ -7,7 +7,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distribute_ssh.errors import FileError
@@ -44,6 +44,7 @@ def test_zipped_lists_are_gone_through_side_by_side() -> None:
     assert [dict(point.values) for point in plan.points()] == [{"dt": 0.1, "steps": 10}, {"dt": 0.01, "steps": 100}]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,3}", fullmatch=True), st.integers(1, 4), min_size=1, max_size=4))
 def test_there_are_as_many_points_as_counted_and_no_two_are_equal(lengths: dict[str, int]) -> None:
     plan = make({key: [f"{key}{n}" for n in range(length)] for key, length in lengths.items()})
@@ -75,6 +76,7 @@ def test_in_quotes_a_value_is_text(text: str) -> None:
     assert sweep.value(Scalar(text, False, PLACE)) == text
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789.eE+-", max_size=30))
 def test_every_value_comes_back_from_json(text: str) -> None:
     value = sweep.value(Scalar(text, True, PLACE))
@@ -96,12 +98,14 @@ def test_doubled_braces_are_braces() -> None:
     assert plan.fill("{{a}} {{{a}}}", point) == "{a} {1}"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab{} ", max_size=20))
 def test_escaped_text_comes_out_as_it_went_in(text: str) -> None:
     point = Point({"a": "1"}, {"a": 1})
     assert make({"a": ["1"]}).fill(text.replace("{", "{{").replace("}", "}}"), point) == text
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="{}a", max_size=12), st.text(max_size=5), st.text(max_size=5))
 def test_whether_a_text_can_be_filled_does_not_depend_on_the_values(text: str, one: str, two: str) -> None:
     plan = make({"a": [one, two]})

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distribute_ssh.errors import FileError
@@ -70,6 +70,7 @@ def test_a_scalar_is_what_was_written(text: str, loader: None) -> None:
     assert node.get("key") == Scalar(text, True, Mark(1, 6))
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_quoted_text_of_any_kind_comes_back_as_it_was(text: str) -> None:
     escaped = "".join(f"\\U{ord(character):08x}" for character in text)
@@ -81,6 +82,7 @@ def test_quoted_text_of_any_kind_comes_back_as_it_was(text: str) -> None:
     assert not value.plain
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary())
 def test_whatever_the_bytes_there_is_a_tree_or_a_file_error(text: str | bytes) -> None:
     found: Any
@@ -92,6 +94,7 @@ def test_whatever_the_bytes_there_is_a_tree_or_a_file_error(text: str | bytes) -
     assert found
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"%@`#,? \n\t~<0", max_size=60))
 def test_both_parsers_agree_on_what_yaml_is(text: str) -> None:
     """Where both accept a text they read the same; what YAML forbids neither takes without saying so."""
@@ -211,11 +214,11 @@ def test_after_a_hundred_problems_the_rest_is_counted() -> None:
 def test_a_bomb_of_aliases_is_refused_in_a_moment(loader: None) -> None:
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 20))
-    begun = time.monotonic()
+    begun = time.process_time()
     assert problems(bomb) == [
         "f.yaml:6:5: there are more than 2,000,000 values, counting what aliases stand for",
     ]
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_a_chain_of_aliases_is_as_deep_as_what_it_stands_for(loader: None) -> None:

@@ -1,0 +1,193 @@
+"""Silence is not death: a lost connection changes nothing about jobs; only evidence from the node does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.endtoend.site import Site
+
+pytestmark = pytest.mark.sshd
+
+MEGABYTE = 1 << 20
+BUILD = "note('build ' + NODE)\ngate('build')\n"
+# A gate for each job on each node, so that the test decides which attempt comes to its end.
+RUN = "note('begin %s %s' % (JOB, NODE))\ngate(JOB + NODE)\nnote('end %s %s' % (JOB, NODE))\nsave(NODE, b'')\n"
+
+
+def unreachable(site: Site) -> set[str]:
+    """The nodes that status shows as unreachable, beside a batch that has jobs there."""
+    return set(site.data("status", "ns/b")["batches"][0]["unreachable"])
+
+
+def part_size(site: Site) -> int:
+    """Bytes that have come of the file `big`; 0 where it is in neither place just now."""
+    for path in (*site.results().glob(".part-*/big"), site.results("job") / "big"):
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return 0
+
+
+def test_a_connection_cut_during_build_run_and_archive_loses_nothing_and_starts_nothing_twice(site: Site) -> None:
+    node = site.node("lab1")
+    size = 64 * MEGABYTE
+    big = f"note('begin')\ngate('run')\nsave('big', os.urandom({size}))\nnote('end')\n"
+    command = site.start("run", site.batch({"job": big}, build=BUILD))
+    site.wait(lambda: site.notes("build"), "the build runs")
+    assert node.sshd.kill_sessions()
+    site.open("build")
+    site.wait(lambda: site.notes("begin"), "the job runs")
+    assert node.sshd.kill_sessions()
+    site.open("run")
+    site.wait(lambda: part_size(site) > size // 4, "a good part of the file has come")
+    assert node.sshd.kill_sessions()
+    cut_at = part_size(site)
+    assert cut_at < size, "the cut came too late to prove anything"
+
+    def is_over() -> bool:
+        come = part_size(site)
+        assert come == 0 or come >= cut_at, "what had come is not fetched again"
+        return not command.is_running
+
+    site.wait(is_over, "the batch ends")
+    assert command.end() == 0, command.said()
+    assert site.notes() == ["build lab1", "begin", "end"]
+    assert (site.results("job") / "big").stat().st_size == size
+    assert site.record("job")["attempt"] == 1
+    site.assert_clean(node.room)
+
+
+def test_while_a_node_is_silent_it_is_shown_so_and_its_jobs_stay_what_they_are(site: Site) -> None:
+    node = site.node("lab1", slots=2)
+    command = site.start("run", site.batch(["stays", "ends"], run=RUN))
+    site.wait(lambda: len(site.notes("begin")) == 2, "both jobs run")
+    site.wait(lambda: set(site.states().values()) == {"running"}, "and are known to")
+    node.sshd.stop()
+    site.wait(lambda: unreachable(site) == {"lab1"}, "lab1 is shown as unreachable")
+    site.open("endslab1")  # nobody can see that it ends
+    site.wait(lambda: site.notes("end ends"), "it has ended")
+    assert site.states() == {"stays": "running", "ends": "running"}
+    (shown,) = [each for each in site.data("nodes")["nodes"] if each["name"] == "lab1"]
+    assert shown["state"] == "unreachable"
+    assert "unreachable since" in site.do("status", "ns/b").answered()
+    node.sshd.start()
+    site.wait_state("ends", "done")
+    assert site.states()["stays"] == "running"
+    site.open("stayslab1")
+    assert command.end() == 0, command.said()
+    assert sorted(site.notes("begin")) == ["ends lab1", "stays lab1"]
+    site.assert_clean(node.room)
+
+
+def test_after_lost_after_a_job_is_tried_elsewhere_unless_it_waits_and_the_stale_attempt_is_stopped_and_dropped(
+    site: Site,
+) -> None:
+    old, new = site.node("lab1", slots=2), site.node("lab2")
+    site.write_inventory(lost_after="2s")
+    new.sshd.stop()
+    jobs = {"moves": {}, "waits": {"on_node_loss": "wait"}}
+    command = site.start("run", site.batch(jobs, run=RUN))
+    site.wait(lambda: len(site.notes("begin")) == 2, "both run on the only node")
+    old.sshd.stop()
+    new.sshd.start()
+    site.wait(lambda: "moves lab2" in site.notes("begin"), "one is tried on the other node")
+    assert site.states()["waits"] == "running"
+    old.sshd.start()
+    site.wait(lambda: all("run.py" not in what for pid, what in on(site, "lab1", "moves")), "the old try is stopped")
+    site.open("waitslab1", "moveslab2")
+    assert command.end() == 0, command.said()
+    assert sorted(site.notes("end")) == ["moves lab2", "waits lab1"]
+    assert (site.record("moves")["node"], site.record("moves")["attempt"]) == ("lab2", 2)
+    assert (site.record("waits")["node"], site.record("waits")["attempt"]) == ("lab1", 1)
+    assert {path.name for path in site.results("moves").iterdir()} == {"lab2", "moves_output.txt", "job.json"}
+    site.assert_clean(old.room, new.room)
+
+
+def on(site: Site, node: str, job: str) -> list[tuple[int, str]]:
+    """The processes of a job on one node; they all are on this machine, but know where they believe to be."""
+    mark = {f"DISTRIBUTE_NODE={node}".encode(), f"DISTRIBUTE_JOB_NAME={job}".encode()}
+    found = []
+    for pid, what in site.processes():
+        try:
+            if mark <= set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
+                found.append((pid, what))
+        except OSError:
+            continue
+    return found
+
+
+def test_time_without_a_coordinator_is_no_silence_of_the_nodes(site: Site) -> None:
+    node = site.node("lab1")
+    site.node("lab2")
+    site.do("add", site.batch(["job"], run="note('begin ' + JOB)\ngate(JOB)\nsave('result', b'')\n"))
+    first = site.start("runner")
+    site.wait_state("job", "running")
+    first.kill()
+    with closing(sqlite3.connect(site.state / "queue.db")) as queue, queue:
+        queue.execute("UPDATE nodes SET last_seen = last_seen - 7200")  # two hours without anybody
+        queue.execute("UPDATE attempts SET placed_at = placed_at - 7200")
+    second = site.start("runner")
+    site.wait(lambda: site.select("SELECT 1 FROM coordinator WHERE epoch = 2"), "the second one drives")
+    site.wait(lambda: node.sshd.sessions(), "the second one is connected")
+    site.open("job")
+    site.wait_state("job", "done")
+    assert site.record("job")["attempt"] == 1
+    assert site.notes("begin") == ["job"]
+    assert second.interrupt() == 0
+
+
+REBOOTED = """\
+#!/bin/sh
+# A login on a machine that has a boot id of its own.
+exec unshare -m /bin/sh -c 'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && eval "$SSH_ORIGINAL_COMMAND"'
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("scratch", ["kept", "emptied"])
+def test_a_job_whose_node_was_restarted_is_tried_again(site: Site, scratch: str) -> None:
+    boot_id, login = site.folder / "boot_id", site.folder / "login"
+    boot_id.write_text("00000000-0000-4000-8000-000000000001\n")
+    login.write_text(REBOOTED.format(boot_id=boot_id))
+    node = site.node("lab1", f"ForceCommand /bin/sh {login}")
+    command = site.start("run", site.batch(["job"], run="note('begin ' + JOB)\ngate('run')\nnote('end ' + JOB)\n"))
+    site.wait(lambda: site.notes("begin") and site.states() == {"job": "running"}, "it runs")
+    node.sshd.stop()
+    for pid, _ in site.processes():
+        os.kill(pid, signal.SIGKILL)
+    for pid in wrappers(node.room):
+        os.kill(pid, signal.SIGKILL)
+    boot_id.write_text("00000000-0000-4000-8000-000000000002\n")
+    if scratch == "emptied":
+        for path in sorted(node.room.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        node.room.rmdir()
+    node.sshd.start()
+    site.wait(lambda: len(site.notes("begin")) == 2, "it is tried again")
+    assert any("the node was restarted" in str(reason) for (reason,) in site.select("SELECT reason FROM history"))
+    site.open("run")
+    assert command.end() == 0, command.said()
+    assert site.notes("end") == ["job"]
+    assert len(site.notes("build")) == (2 if scratch == "emptied" else 1)
+    assert site.record("job")["attempt"] == 2
+    site.assert_clean(node.room)
+
+
+def wrappers(room: Path) -> list[int]:
+    """The wrappers that run in a node's folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(room):
+                if b"wrapper.sh" in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
