@@ -135,6 +135,7 @@ def submit(
         mounts=spec.required_mounts,
         build_hash=staged.build_hash,
         source=spec.source,
+        env=staged.env,
         jobs=[
             NewJob(
                 name=job.name,

@@ -518,7 +518,7 @@ class Supervisor:
     async def _clear(self, builds: list[Build]) -> None:
         self._begin("clear", (build.token for build in builds))
         for build in builds:
-            if build.state is BuildState.STALE:
+            if build.exit is None:
                 await self.room.kill(build.token, GRACE)
         kept = await self.room.clear([build.batch_token for build in builds])
         kept |= await self.room.drop([build.token for build in builds])

@@ -68,6 +68,7 @@ class Memory:
     ended: set[str] = field(default_factory=set)  # stale attempts that were ended
     left: dict[str, int] = field(default_factory=dict)  # token -> processes that would not go
     seen_at: dict[str, float] = field(default_factory=dict)  # node -> when that was last written down
+    silent: set[str] = field(default_factory=set)  # nodes that were asked in vain since they last answered
     looks: dict[str, tuple[str, float]] = field(default_factory=dict)  # token -> what its folder says, since when
 
 
@@ -130,6 +131,7 @@ class Tick:
                 row = self.queue.nodes().get(item.node)
                 since = row.unreachable_since if row and row.unreachable_since else self.now
                 self.change.node(item.node, unreachable_since=since, unreachable_reason=item.reason)
+                self.memory.silent.add(item.node)
             case Seen():
                 for token, sighting in item.sightings.items():
                     self._judge(token, sighting, item.node, item.said.get(token))
@@ -159,6 +161,7 @@ class Tick:
             unreachable_since=None, unreachable_reason=None,
         )  # fmt: skip
         self.memory.seen_at[item.node] = self.now
+        self.memory.silent.discard(item.node)
         for token in [t for t, a in self.attempts.items() if a.node == item.node]:
             self._judge(token, item.sightings.get(token), item.node, None)
         for token in [t for t, b in self.builds.items() if b.node == item.node]:
@@ -302,7 +305,10 @@ class Tick:
                 self._withdraw_placed(build, found.reason)
             case Verdict.DROPPED if build.state is BuildState.STALE:
                 self._move_build(build, BuildState.WIPED)
-            case _:  # also a failed build whose folder is gone: it stays failed
+            case Verdict.DROPPED if build.state is BuildState.FAILED and not build.log_kept:
+                self.change.build_logged(build.id, None)  # somebody tidied up: there is no log to wait for
+                self.builds[build.token] = replace(build, log_kept=True)
+            case _:
                 pass
 
     def _build_failed(self, build: Build, reason: str) -> None:
@@ -361,6 +367,7 @@ class Tick:
 
     def _give_up_on_silence(self) -> None:
         nodes = self.queue.nodes()
+        asked = {entry.name for entry in self.inventory.nodes if entry.enabled}
         for attempt in list(self.attempts.values()):
             if attempt.node in self.live:
                 continue
@@ -370,8 +377,10 @@ class Tick:
             job, row = self.jobs.get(attempt.job_id), nodes.get(attempt.node)
             if job is None or attempt.state not in (AttemptState.STARTING, AttemptState.RUNNING, AttemptState.ENDED):
                 continue
-            last_seen = max((row.last_seen if row else None) or 0.0, attempt.placed_at)
-            if reconcile.is_given_up(job.on_node_loss, last_seen, self.inventory.lost_after, self.now):
+            if attempt.node in asked - self.memory.silent:
+                continue  # nobody listened while there was no coordinator: it is to be asked first
+            since = (row and (row.unreachable_since or row.last_seen)) or attempt.placed_at
+            if reconcile.is_given_up(job.on_node_loss, since, self.inventory.lost_after, self.now):
                 why = f"no answer for {format_duration(self.inventory.lost_after)}"
                 self._again(attempt, job, reconcile.after_loss(job, why, self.now))
 
@@ -427,7 +436,11 @@ class Tick:
         if not work:
             return
         seen = snapshot(self.queue, self.inventory, self.now)
+        failed_now = (b for b in self.builds.values() if b.state is BuildState.FAILED and b.node in self.live)
+        coming = {build.batch_id for build in failed_now if not build.log_kept}
         for row in work:
+            if row.batch.id in coming:
+                continue  # the log says why, and is on its way
             failed = [node for node in seen.nodes if row.batch.id in node.failed]
             if not failed:
                 continue  # a capability that nobody has may come with another inventory: it waits, and explain says so
@@ -438,6 +451,10 @@ class Tick:
         for batch in list(self.batches.values()):
             if batch.finished_at is None and self.change.finish_batch_if_ended(batch.id, self.now):
                 self.batches[batch.id] = replace(batch, finished_at=self.now, recorded_at=None)
+        # Stale before its folder goes: a batch submitted again in this moment must not be given a build that leaves.
+        for build in list(self.builds.values()):
+            if self._is_done_with(build, self.batches[build.batch_id]):
+                self._move_build(build, BuildState.STALE)
 
     # --- result ---
 
@@ -452,7 +469,7 @@ class Tick:
                 if attempt.node == node
             ]
             builds = [(b, self.batches[b.batch_id]) for b in self.builds.values() if b.node == node]
-            clear = [b for b, batch in builds if self._is_done_with(b, batch) and b.batch_token not in busy]
+            clear = [b for b, _ in builds if b.state is BuildState.STALE and b.batch_token not in busy]
             kill = {a.attempt.token for a in attempts if self._is_to_kill(a.attempt)}
             by_node[node] = Work(attempts, builds, clear, frozenset(kill), frozenset(self.memory.ended), needed)
         due = [batch for batch in self.batches.values() if batch.recorded_at is None]
@@ -465,8 +482,6 @@ class Tick:
         return attempt.ending is not None and attempt.state in (AttemptState.STARTING, AttemptState.RUNNING)
 
     def _is_done_with(self, build: Build, batch: Batch) -> bool:
-        if build.state is BuildState.STALE:
-            return True
         ended = build.state in (BuildState.BUILT, BuildState.FAILED) and build.log_kept
         return ended and (batch.finished_at is not None or build.batch_token != batch.token)
 

@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import accounts
 from tests.support.lab import Lab
 from tests.support.sshd import PROGRAM
 
+COMPLETE = bool(os.environ.get("DISTRIBUTE_TESTS_COMPLETE"))
+HERE = Path(__file__).parent
+
+
+def pytest_configure() -> None:
+    """Accounts of runs that were killed are in nobody's way for long."""
+    accounts.remove_leftovers()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what cannot run here; tests/run.sh installs it where root allows that."""
+    """Leave out what cannot run here; tests/run.sh installs what root allows."""
     missing = {}
     if PROGRAM is None:
-        missing["sshd"] = "left out: there is no sshd (apt-get install openssh-server)"
+        missing["sshd"] = "there is no sshd (apt-get install openssh-server)"
     if os.geteuid() != 0:
-        missing["root"] = "left out: needs root"
-    if os.environ.get("DISTRIBUTE_TESTS_COMPLETE") and missing:
-        pytest.exit(f"nothing may be left out, but: {'; '.join(missing.values())}", returncode=1)
+        missing["root"] = "only root can do that"
     for item in items:
         for mark, why in missing.items():
             if item.get_closest_marker(mark):
-                item.add_marker(pytest.mark.skip(reason=why))
+                item.add_marker(pytest.mark.skip(reason=f"left out: {why}"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With nothing to be left out, what was left out is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if COMPLETE and session.exitstatus == pytest.ExitCode.OK and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which groups of tests ran."""
+    groups: Counter[str] = Counter()
+    left_out = len(terminalreporter.stats.get("skipped", ()))
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            parts = Path(report.nodeid.partition("::")[0]).parts
+            groups[parts[1] if len(parts) > 2 else parts[0]] += 1
+    terminalreporter.section("groups", sep="-")
+    for group in sorted(groups):
+        terminalreporter.line(f"{group:10} {groups[group]:5}")
+    if left_out:
+        terminalreporter.line(f"{'left out':10} {left_out:5}" + (", which is a failure here" if COMPLETE else ""))
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             traceback.print_exc()
         return _answer(app, error)
+    finally:
+        app.close()
 
 
 def _invoke(arguments: list[str], app: App) -> int:

@@ -42,6 +42,11 @@ class App:
 
         return Queue.open(self.places.database)
 
+    def close(self) -> None:
+        """Let go of the queue, if it was opened."""
+        if "queue" in self.__dict__:
+            self.queue.close()
+
     @property
     def has_queue(self) -> bool:
         """Whether anything was ever submitted here: who only looks around makes no database."""

@@ -1,4 +1,4 @@
-"""`nodes probe`, `nodes trust`, `nodes doctor`: the verbs that talk to machines."""
+"""`nodes probe` and `nodes trust`: asking machines what they are, and who."""
 
 from __future__ import annotations
 

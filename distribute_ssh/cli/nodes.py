@@ -25,7 +25,7 @@ class Nodes(Family):
             "trust": ("machines", "Show a node's host key, and trust it."),
             "drain": ("nodes", "Give a node no more jobs."),
             "undrain": ("nodes", "Give a drained node jobs again."),
-            "doctor": ("machines", "Examine nodes step by step."),
+            "doctor": ("doctor", "Examine nodes step by step."),
         }
     }
 

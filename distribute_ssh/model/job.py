@@ -96,7 +96,7 @@ class BuildState(StrEnum):
     ENDED = "ended"  # its exit record was seen; its log waits on the node
     BUILT = "built"
     FAILED = "failed"
-    STALE = "stale"  # given up; to be stopped and dropped when its node answers
+    STALE = "stale"  # nobody needs it any more; to be stopped and dropped when its node answers
     WIPED = "wiped"
 
 
@@ -107,7 +107,7 @@ BUILD_TRANSITIONS: Mapping[BuildState, frozenset[BuildState]] = {
     B.RUNNING: frozenset({B.ENDED, B.STALE}),
     B.ENDED: frozenset({B.BUILT, B.FAILED, B.STALE}),
     B.BUILT: frozenset({B.STALE, B.WIPED}),
-    B.FAILED: frozenset({B.WIPED}),
+    B.FAILED: frozenset({B.STALE, B.WIPED}),
     B.STALE: frozenset({B.WIPED}),
     B.WIPED: frozenset(),
 }
@@ -164,6 +164,7 @@ class Batch:
     init: tuple[Input, ...]
     mounts: tuple[str, ...]
     build_hash: str  # of everything the build depends on
+    env: Mapping[str, str] = field(default_factory=dict)  # of the build; each job has its own, these included
     finished_at: float | None = None
     moved_from: str | None = None  # its folder in storage still has this batch name: it is to be renamed
     recorded_at: float | None = None  # when its record in storage was last written; None: it is due

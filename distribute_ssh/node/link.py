@@ -86,9 +86,10 @@ class Link(Protocol):
 
 
 def framed(script: str) -> tuple[bytes, bytes]:
-    """Return the bytes that start `script` through BOOTSTRAP, and how the line begins after which its own stdout begins.
+    """Return the bytes that start `script` through BOOTSTRAP, and the marker of the line after which its stdout begins.
 
-    That line ends with the shell's process id. An rc file may print without a final newline: hence the newline before.
+    Behind the marker stands the shell's process id. An rc file may print without a final newline: hence the newline
+    before it.
     """
     marker = secrets.token_hex(12)
     head = f"printf '\\n%s %s\\n' {marker} $$\n{script}\n".encode()

@@ -91,10 +91,11 @@ class LocalProcess:
                 break
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal)  # it leads a group; its children would outlive it
-            end = asyncio.get_running_loop().time() + END_LIMIT
             # Not `wait()`: that also waits for every pipe, and a wrapper may hold one for as long as its job runs.
-            while self._process.returncode is None and asyncio.get_running_loop().time() < end:
-                await asyncio.sleep(0.005)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_LIMIT):
+                    while self._process.returncode is None:  # noqa: ASYNC110  # asyncio tells of it in no other way
+                        await asyncio.sleep(0.005)
         self._stderr.cancel()
         await asyncio.gather(self._stderr, return_exceptions=True)
         transport = getattr(self._process, "_transport", None)  # asyncio offers no other way to drop inherited pipes

@@ -1,4 +1,4 @@
-"""Which keys a login offers, and in which order: OpenSSH's, so that a server that allows few tries sees the right one."""
+"""Which keys a login offers, in OpenSSH's order: a server that allows few tries must see the right one early."""
 
 from __future__ import annotations
 

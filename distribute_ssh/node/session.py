@@ -41,9 +41,11 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self.deaf = False
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        """Keep the channel."""
         self.channel = chan
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Hold stdout for the reader, and the last of stderr for messages."""
         if self.deaf:
             return
         if datatype == asyncssh.EXTENDED_DATA_STDERR:
@@ -57,6 +59,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self.changed.set()
 
     def take(self, data: bytes) -> bytes:
+        """Hand `data` to the reader: there is room for more."""
         self.held -= len(data)
         if self.paused and self.held < WINDOW // 2 and self.channel is not None:
             self.paused = False
@@ -64,19 +67,23 @@ class Session(asyncssh.SSHClientSession[bytes]):
         return data
 
     def eof_received(self) -> bool:
+        """Its stdout ended."""
         self.ended = True
         self.changed.set()
         return True  # our own stdin stays open: the exit status is still to come
 
     def exit_status_received(self, status: int) -> None:
+        """It ended by itself."""
         self.status = status
         self.exited.set()
 
     def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:  # noqa: ARG002  # asyncssh's signature
+        """A signal ended it."""
         self.status = 255
         self.exited.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing will come any more; without an exit status nobody knows how it ended."""
         self.lost = exc
         self.ended = True
         self.changed.set()
@@ -94,9 +101,11 @@ class Session(asyncssh.SSHClientSession[bytes]):
             self.channel.resume_reading()
 
     def pause_writing(self) -> None:
+        """The far end is slow."""
         self.writable.clear()
 
     def resume_writing(self) -> None:
+        """It has caught up."""
         self.writable.set()
 
 

@@ -48,7 +48,11 @@ def _common(batch: Batch, node: str, token: str, folder: str, root: str, cores: 
 
 def build_environment(build: Build, batch: Batch, site: Mapping[str, str], cores: int, root: str) -> dict[str, str]:
     """What a build finds in its environment; `site` is what the inventory sets for the node."""
-    return {**site, **_common(batch, build.node, build.token, slot_folder(build.batch_token, 0), root, cores)}
+    return {
+        **site,
+        **batch.env,
+        **_common(batch, build.node, build.token, slot_folder(build.batch_token, 0), root, cores),
+    }
 
 
 def job_environment(

@@ -201,9 +201,9 @@ def exit_words(status: int) -> str:
     return f"exit {status}, killed by signal {number} ({_SIGNALS[number]}){memory}"
 
 
-def is_given_up(on_node_loss: OnNodeLoss, last_seen: float, lost_after: float, now: float) -> bool:
-    """Whether a job on a silent node may be tried elsewhere; `lost_after` in seconds."""
-    return on_node_loss is OnNodeLoss.RESCHEDULE and now - last_seen > lost_after
+def is_given_up(on_node_loss: OnNodeLoss, since: float, lost_after: float, now: float) -> bool:
+    """Whether a job on a node that is silent `since` then may be tried elsewhere; `lost_after` in seconds."""
+    return on_node_loss is OnNodeLoss.RESCHEDULE and now - since > lost_after
 
 
 def probation(failures: Sequence[int], built: Collection[int], now: float) -> float | None:

@@ -142,6 +142,7 @@ async def transfer(process: Process, node: str, names: Sequence[bytes], feed: Fe
     held = [first] if first else []
     size = len(first)
     ended = False
+    lost: UnreachableError | None = None
     try:
         while True:
             if working is not None and (working.done() or ended or size >= AHEAD):
@@ -153,9 +154,14 @@ async def transfer(process: Process, node: str, names: Sequence[bytes], feed: Fe
                 working = asyncio.create_task(_call(feed, b"".join(held)), name=f"files of {node}")
                 held, size = [], 0
             elif ended:
+                if lost is not None:
+                    raise lost
                 raise TarError(f"it ended early: {await why_ended(process, node)}")
             else:
-                piece = await _read(process, node)
+                try:
+                    piece = await _read(process, node)
+                except UnreachableError as error:  # what came before is kept: it need not come again
+                    lost, piece = error, b""
                 held += [piece] if piece else []
                 size += len(piece)
                 ended = not piece

@@ -45,6 +45,7 @@ CREATE TABLE batches (
     init TEXT NOT NULL,
     mounts TEXT NOT NULL,
     build_hash TEXT NOT NULL,
+    env TEXT NOT NULL,                -- JSON, of the build
     source TEXT NOT NULL,             -- the jobs file as submitted
     finished_at REAL,
     moved_from TEXT,                  -- its folder in storage still has this name

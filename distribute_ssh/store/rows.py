@@ -123,6 +123,7 @@ batch_row = Reader(
         "script": _input,
         "init": _inputs,
         "mounts": lambda text: tuple(json.loads(text)),
+        "env": json.loads,
     },
     {},
 )

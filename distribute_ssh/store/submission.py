@@ -61,6 +61,7 @@ class Submission:
     build_hash: str  # of everything the build depends on
     source: str  # the jobs file
     jobs: Sequence[NewJob]
+    env: Mapping[str, str] = field(default_factory=dict)  # of the build
 
     @property
     def name(self) -> str:
@@ -83,7 +84,7 @@ class Submitted:
     moved_to: str | None = None  # name the old batch has now
 
 
-_BATCH = ("kind", "capabilities", "matrix", "script", "init", "mounts", "build_hash")
+_BATCH = ("kind", "capabilities", "matrix", "script", "init", "mounts", "env", "build_hash")
 _NAME, _HASH = DEFINITION.index("name"), DEFINITION.index("input_hash")
 
 _Definition = tuple[Any, ...]  # the columns DEFINITION of a job, or _BATCH of a batch
@@ -297,6 +298,7 @@ def _batch_definition(submission: Submission) -> _Definition:
         input_text(submission.script),
         inputs_text(submission.init),
         names_text(submission.mounts),
+        env_text(submission.env),
         submission.build_hash,
     )
 

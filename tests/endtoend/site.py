@@ -230,10 +230,13 @@ class Site:
         path = self.state / "queue.db"
         if not path.exists():
             return []
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=5)) as connection:
-            with contextlib.suppress(sqlite3.OperationalError):  # its tables are being made
-                return connection.execute(query, values).fetchall()
-        return []
+        connection = sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=5)
+        try:
+            return connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError:
+            return []  # its tables are being made
+        finally:
+            connection.close()
 
     def states(self, batch: str = "b") -> dict[str, str]:
         """The state of every job of a batch."""

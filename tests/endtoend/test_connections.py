@@ -135,7 +135,7 @@ def test_time_without_a_coordinator_is_no_silence_of_the_nodes(site: Site) -> No
         queue.execute("UPDATE attempts SET placed_at = placed_at - 7200")
     second = site.start("runner")
     site.wait(lambda: site.select("SELECT 1 FROM coordinator WHERE epoch = 2"), "the second one drives")
-    site.wait(lambda: node.sshd.sessions(), "the second one is connected")
+    site.wait(node.sshd.sessions, "the second one is connected")
     site.open("job")
     site.wait_state("job", "done")
     assert site.record("job")["attempt"] == 1
@@ -185,9 +185,9 @@ def wrappers(room: Path) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and os.readlink(entry / "cwd") == str(room):
-                if b"wrapper.sh" in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
+            here = entry.name.isdigit() and os.readlink(entry / "cwd") == str(room)
+            if here and b"wrapper.sh" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
         except OSError:
             continue
     return found

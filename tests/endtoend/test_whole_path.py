@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.endtoend.site import Site
+from tests.endtoend.site import JOB, Site
 
 pytestmark = pytest.mark.sshd
 
@@ -15,8 +15,8 @@ def test_a_batch_builds_once_a_node_runs_every_job_once_and_leaves_nothing_behin
     nodes = {name: site.node(name) for name in ("lab1", "lab2", "lab3")}
     jobs = [f"job{number}" for number in range(7)]
     # Each of the first three waits for the other two: no node can take the work of another.
-    together = "note('here'); gate('all')\n" + "note('run ' + JOB)\nsave('result', JOB.encode())\nprint('hello', JOB)\n"
-    path = site.batch(dict.fromkeys(jobs[:3], together) | dict.fromkeys(jobs[3:], {}))
+    together = "note('here')\ngate('all')\n" + JOB
+    path = site.batch({job: together if job in jobs[:3] else {} for job in jobs})
     command = site.start("run", path)
     site.wait(lambda: len(site.notes("here")) == 3, "three jobs run side by side")
     site.open("all")

@@ -418,14 +418,11 @@ async def test_a_machine_that_is_no_alias_is_reached_by_user_and_port(lab: Lab) 
         "EscapeChar none",
         "VisualHostKey yes",
         "CertificateFile ~/.ssh/not-there",
-        "Match version OpenSSH_9*\n    ConnectTimeout 5",
+        "Match localuser {user}\n    ConnectTimeout 5",
     ],
 )
 async def test_what_openssh_accepts_works_here(lab: Lab, line: str) -> None:
     lab.add("lab1", ssh=[line.format(user=getpass.getuser())])
-    asked = subprocess.run(["ssh", "-G", "-F", lab.ssh_config, "lab1"], capture_output=True, check=False)
-    if asked.returncode != 0:
-        pytest.skip(f"this OpenSSH does not know it: {asked.stderr.decode()}")
     assert await works(lab)
 
 

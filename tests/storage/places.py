@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ MTIME = 1_600_000_000
 
 def token(name: str) -> str:
     """A token as the queue would give it."""
-    return f"tests0-{name:0<8}"
+    return "tests0-" + hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ CREATE TABLE "_sqlite_migrations" (
    "name" TEXT,
    "applied_at" TEXT
 );
-INSERT INTO "_sqlite_migrations" VALUES(1,'queue','m001_queue','2026-11-22 22:29:17.767077+00:00');
+INSERT INTO "_sqlite_migrations" VALUES(1,'queue','m001_queue','2026-11-22 22:40:32.197042+00:00');
 CREATE TABLE attempts (               -- outlive their job: a node may still hold something of one that was dropped
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     token TEXT NOT NULL UNIQUE,
@@ -24,9 +24,9 @@ CREATE TABLE attempts (               -- outlive their job: a node may still hol
     ending TEXT,
     UNIQUE (job_id, number)
 ) STRICT;
-INSERT INTO "attempts" VALUES(1,'72133139-fbf5ec1af2b87ba1',1,1,'72133139-08166db230662a57',1,'n1',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
-INSERT INTO "attempts" VALUES(2,'72133139-5dcc2a7a5da50ac7',2,1,'72133139-08166db230662a57',1,'n2',0,'placed',NULL,1795000000.0,NULL,NULL,NULL,NULL);
-INSERT INTO "attempts" VALUES(3,'72133139-54e3aa45ae772fac',3,1,'72133139-08166db230662a57',1,'n3',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
+INSERT INTO "attempts" VALUES(1,'b76db4df-0e306c7f4493eac0',1,1,'b76db4df-0000c8c0ddce015d',1,'n1',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
+INSERT INTO "attempts" VALUES(2,'b76db4df-9b859bdd76c47766',2,1,'b76db4df-0000c8c0ddce015d',1,'n2',0,'placed',NULL,1795000000.0,NULL,NULL,NULL,NULL);
+INSERT INTO "attempts" VALUES(3,'b76db4df-dc1acb1e6cb72109',3,1,'b76db4df-0000c8c0ddce015d',1,'n3',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     token TEXT NOT NULL UNIQUE,
@@ -41,13 +41,14 @@ CREATE TABLE batches (
     init TEXT NOT NULL,
     mounts TEXT NOT NULL,
     build_hash TEXT NOT NULL,
+    env TEXT NOT NULL,                -- JSON, of the build
     source TEXT NOT NULL,             -- the jobs file as submitted
     finished_at REAL,
     moved_from TEXT,                  -- its folder in storage still has this name
     recorded_at REAL,                 -- when batch.json was last written to storage; NULL: it is due
     UNIQUE (namespace, batch)
 ) STRICT;
-INSERT INTO "batches" VALUES(1,'72133139-08166db230662a57','lab','study','ann',1795000000.0,'python','["gcc", "python3"]',NULL,'[["build.dat","44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66",5,"file",false]]','[["mesh.dat","d30ca7a7a32bf5772dc5eb2a2e7bd35737eff795ad74f2479b359716b59abdfa",4,"file",false]]','[]','build-1','meta: {}
+INSERT INTO "batches" VALUES(1,'b76db4df-0000c8c0ddce015d','lab','study','ann',1795000000.0,'python','["gcc", "python3"]',NULL,'[["build.dat","44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66",5,"file",false]]','[["mesh.dat","d30ca7a7a32bf5772dc5eb2a2e7bd35737eff795ad74f2479b359716b59abdfa",4,"file",false]]','[]','build-1','{}','meta: {}
 ',NULL,NULL,NULL);
 CREATE TABLE builds (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -70,7 +71,7 @@ CREATE TABLE coordinator (            -- one row: this queue, and who drives it
     epoch INTEGER NOT NULL,
     host TEXT, boot_id TEXT, pid INTEGER, starttime INTEGER, since REAL
 ) STRICT;
-INSERT INTO "coordinator" VALUES(1,'72133139',0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "coordinator" VALUES(1,'b76db4df',0,NULL,NULL,NULL,NULL,NULL);
 CREATE TABLE history (                -- refers to jobs by number and by name: it outlives them
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
