@@ -89,6 +89,7 @@ class Coordinator:
     async def run_once(self) -> None:
         """Do all that can be done now, without waiting for jobs to end; then leave."""
         async with self._driving():
+            await self._tick()  # no node is asked before it is known what it should hold
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CONNECT_LIMIT):
                     for node in self.nodes.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from distribute_ssh.model.lease import Lease
 from distribute_ssh.node.probe import Facts
 from distribute_ssh.plan.reconcile import Sighting
 
@@ -96,6 +97,25 @@ class Cleared:
     token: str
 
 
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """The lease that stands on a node (None: none does); `answers`: the request after which it does, if any."""
+
+    node: str
+    lease: Lease | None
+    answers: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotObeyed:
+    """A node could not do what was asked of it; it is asked again."""
+
+    node: str
+    token: str
+    reason: str
+
+
 Evidence = (
     Connected | Lost | Seen | Staged | NotStaged | Published | NotPublished | Killed | Dropped | Cleared
+    | Leased | NotObeyed
 )  # fmt: skip

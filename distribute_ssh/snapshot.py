@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from distribute_ssh.model import capability
 from distribute_ssh.model.inventory import Inventory, NodeEntry
 from distribute_ssh.model.job import AttemptState, Build, BuildState, NodeState
+from distribute_ssh.model.lease import in_force
 from distribute_ssh.node import probe
 from distribute_ssh.plan.snapshot import NodeView, Snapshot, WorkView
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.rows import NodeRow
+from distribute_ssh.views.times import pause_words
 
 TAKEN = frozenset({AttemptState.PLACED, AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STALE})
 """Attempts that hold their slot. One that ended does not: what it saved has been moved out of the slot."""
@@ -113,6 +115,8 @@ def node_state(
         return NodeState.UNREACHABLE, row.unreachable_reason, False
     if connected is not None and entry.name not in connected:
         return NodeState.UNREACHABLE, "connecting", False
+    if row and (pause := in_force(row.request, row.lease, now)):
+        return NodeState.PAUSED, pause_words(pause, now), False
     if row and row.probation_until is not None:
         if row.probation_until > now:
             return NodeState.PROBATION, "builds of several batches failed here in a row", False

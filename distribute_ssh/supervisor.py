@@ -36,11 +36,13 @@ from distribute_ssh.evidence import (
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.model.job import Attempt, AttemptState, Batch, Build, BuildState, Input, Job
 from distribute_ssh.model.layout import attempt_folder
+from distribute_ssh.model.lease import NodeRequest
 from distribute_ssh.node import probe, wire
 from distribute_ssh.node.channel import open_channel
 from distribute_ssh.node.link import Link
 from distribute_ssh.node.process import Room
 from distribute_ssh.node.shell import build_environment, build_script, job_environment, job_script
+from distribute_ssh.pausing import Pausing
 from distribute_ssh.plan.reconcile import Sighting
 from distribute_ssh.storage.archive import Parcel, archive
 from distribute_ssh.storage.folder import Storage
@@ -50,6 +52,7 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between tries to connect; doubled each time, with jitter
 POLL = 2.0  # seconds between looks at what runs: events wake us early, the poll makes it certain
+POLL_IDLE = 10.0  # where nothing runs
 POLL_ADOPTED = 0.25  # attempts of an earlier channel cannot push their end to this one
 GROUP = 64  # attempts that share one listing and one stream
 GRACE = 10  # seconds between TERM and KILL
@@ -76,6 +79,7 @@ class Work:
     kill: frozenset[str] = frozenset()  # attempts to end
     ended: frozenset[str] = frozenset()  # stale attempts that were ended: nothing of them runs
     needed: frozenset[str] = frozenset()  # contents that waiting jobs still need
+    request: NodeRequest | None = None  # a pause or a resume that is not so yet
 
 
 @dataclass(slots=True)
@@ -146,6 +150,8 @@ class Supervisor:
         self._retry = RETRY
         self._mine: set[str] = set()  # started on this channel: their events come here
         self._to_look: set[str] = set()
+        self._pausing = Pausing(self.name, hub.tell)
+        self._asked = asyncio.Event()  # somebody asked something of the node
         self._wakers: list[asyncio.Event] = []
         self._busy = 0
 
@@ -161,7 +167,11 @@ class Supervisor:
 
     def give(self, work: Work) -> None:
         """Take notice of what the queue holds now."""
+        asked = work.request is not None and work.request != self._pausing.request
+        if asked and work.request and work.request.trouble is None:
+            self._asked.set()
         self._work = work
+        self._pausing.request = work.request
         self._given.set()
         live = {ready.attempt.token for ready in work.attempts} | {build.token for build, _ in work.builds}
         self._begun = {key: at for key, at in self._begun.items() if key[1] in live}
@@ -185,8 +195,18 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 # A refused key or host key does not mend itself, and knocking again and again gets us banned.
                 async with asyncio.timeout(pause * random.uniform(0.7, 1.3) if error.retryable else None):
-                    await self._hub.trust_changed()
+                    await self._something_to_try()
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _something_to_try(self) -> None:
+        """Wait until the host keys we trust were changed, or somebody asked something of the node and waits for it."""
+        tasks = [asyncio.create_task(self._hub.trust_changed()), asyncio.create_task(self._asked.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _session(self) -> NodeError:
         """Work with the node until something breaks; what broke is the result."""
@@ -194,6 +214,7 @@ class Supervisor:
         link: Link | None = None
         try:
             await self._given.wait()
+            self._asked.clear()
             async with self._connecting:
                 link = await self._hub.link(self.entry)
             async with self._opened(link) as watch, asyncio.TaskGroup() as group:
@@ -222,19 +243,23 @@ class Supervisor:
         self._mine.clear()
         self._to_look.clear()
         self.staged.clear()
+        self._pausing.connected()
         async with open_channel(link, self.entry.scratch, self._on_event) as channel:
             self.boot_id = channel.hello.boot_id
+            for request in self._pausing.due():  # before all else: a person waits for it
+                await self._pausing.carry_out(channel, request)
             self._facts = await self._hub.facts(self.entry, link, self.boot_id)
             self._offer = probe.merge(self.entry, self._facts)
             has_tar, has_sha256sum = self._facts.has_tar, self._facts.sha256sum
             room = Room(link, channel, queue_id=self._hub.queue_id, has_tar=has_tar, has_sha256sum=has_sha256sum)
-            sightings, batches = await room.list()
+            sightings, batches, lease = await room.list()
             # Batch folders that no build stands for go; attempts may hold results and are never touched unasked.
             known = {build.batch_token for build, _ in self._work.builds}
             known |= {ready.attempt.batch_token for ready in self._work.attempts}
             if unknown := [token for token in batches if token not in known]:
                 await room.clear(unknown)
             self._hub.tell(Connected(self.name, self.boot_id, self._facts, sightings))
+            self._pausing.heard(lease, anew=True)
             self._room = room
             self.tried.set()
 
@@ -255,6 +280,7 @@ class Supervisor:
 
     def _lanes(self) -> list[Lane]:
         return [
+            (self._pausing.due, self._obey),
             (self._stage_due, self._stage),
             (self._start_due, self._start),
             (self._look_due, self._look),
@@ -296,12 +322,18 @@ class Supervisor:
         self._retry = min(self._retry * 2, LONGEST_RETRY)
 
     async def _poll(self) -> None:
+        looked = time.monotonic()
         while True:
             running = self._running()
             adopted = running - self._mine
             await asyncio.sleep(POLL_ADOPTED if adopted else POLL)
-            self._to_look |= (adopted or running) & self._running()
-            self._wake()
+            if running:
+                looked = time.monotonic()
+                self._to_look |= (adopted or running) & self._running()
+                self._wake()
+            elif time.monotonic() - looked > POLL_IDLE:  # somebody at its desk may have paused it
+                looked = time.monotonic()
+                self._pausing.heard((await self.room.look(()))[1])
 
     def _running(self) -> set[str]:
         attempts = (AttemptState.STARTING, AttemptState.RUNNING)
@@ -311,7 +343,11 @@ class Supervisor:
         }
 
     def _on_event(self, event: wire.Event) -> None:
-        self._to_look.add(event.token)
+        if event.kind == "resumed":
+            self._pausing.heard(None)  # where that is not so, the look says so
+            self._to_look |= self._running()
+        else:
+            self._to_look.add(event.token)
         self._wake()
 
     def _transfer(self, what: str) -> Callable[[int, int], None]:
@@ -322,6 +358,14 @@ class Supervisor:
             self._hub.transfers[f"{self.name} {what}"] = transfer
 
         return progress
+
+    # pause, resume
+
+    async def _obey(self, requests: list[NodeRequest]) -> None:
+        for request in requests:
+            await self._pausing.carry_out(self.room.channel, request)
+        self._to_look |= self._running()
+        self._wake()
 
     # stage
 
@@ -375,15 +419,20 @@ class Supervisor:
         return due
 
     async def _start(self, items: list[tuple[str, Callable[[], str]]]) -> None:
-        for token, script in items:
-            self._begin("start", [token])
-            self._mine.add(token)
+        async def start(token: str, script: Callable[[], str]) -> None:
             try:
                 await self.room.start(token, script())
             except UnreachableError:
                 raise
             except NodeError as error:
                 self._hub.tell(NotStaged(self.name, token, error.message))
+
+        tokens = [token for token, _ in items]
+        self._begin("start", tokens)
+        self._mine.update(tokens)
+        async with asyncio.TaskGroup() as group:
+            for token, script in items:
+                group.create_task(start(token, script), name=f"start {token} on {self.name}")
 
     def _build_script(self, build: Build, batch: Batch) -> str:
         env = build_environment(build, batch, self.entry.env, self._offer.cores, self.room.channel.root)
@@ -413,7 +462,9 @@ class Supervisor:
         self._to_look.difference_update(tokens)
         found: dict[str, Sighting | None] = {}
         for start in range(0, len(tokens), GROUP):
-            found |= await self.room.look(tokens[start : start + GROUP])
+            looked, lease = await self.room.look(tokens[start : start + GROUP])
+            found |= looked
+            self._pausing.heard(lease)
         said = {}
         for token, sighting in found.items():
             if sighting is not None and sighting.exit == "stage":

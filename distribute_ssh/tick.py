@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from distribute_ssh import leases
 from distribute_ssh.evidence import (
     Cleared,
     Connected,
     Dropped,
     Evidence,
     Killed,
+    Leased,
     Lost,
+    NotObeyed,
     NotPublished,
     NotStaged,
     Published,
@@ -110,6 +113,8 @@ class Tick:
         """All steps, in the order in which one may follow from the other."""
         for item in evidence:
             self._take(item)
+        leases.expire(self.change, self.queue.nodes(), self.now)
+        self.paused = leases.paused(self.queue.nodes(), self.now)
         self._note_seen()
         self._drop_superseded()
         self._obey_requests()
@@ -131,7 +136,12 @@ class Tick:
                 row = self.queue.nodes().get(item.node)
                 since = row.unreachable_since if row and row.unreachable_since else self.now
                 self.change.node(item.node, unreachable_since=since, unreachable_reason=item.reason)
+                leases.fail(self.change, row, item.reason)
                 self.memory.silent.add(item.node)
+            case Leased():
+                leases.take(self.change, self.queue.nodes().get(item.node), item)
+            case NotObeyed():
+                leases.fail(self.change, self.queue.nodes().get(item.node), item.reason)
             case Seen():
                 for token, sighting in item.sightings.items():
                     self._judge(token, sighting, item.node, item.said.get(token))
@@ -149,9 +159,13 @@ class Tick:
             case Dropped():
                 if attempt := self.attempts.get(item.token):
                     self._move_attempt(attempt, AttemptState.WIPED)
+                    if attempt.state is AttemptState.PUBLISHED:
+                        self._room_was_made(item.node)
             case Cleared():
                 if build := self.builds.get(item.token):
                     self._move_build(build, BuildState.WIPED)
+                    if build.log_kept:
+                        self._room_was_made(item.node)
 
     def _connected(self, item: Connected) -> None:
         if item.node not in self.live:
@@ -174,6 +188,7 @@ class Tick:
         if attempt := self.attempts.get(token):
             found = self._found(token, attempt.state, attempt.boot_id, sighting, boot_id)
             self._obey_attempt(attempt, found, boot_id, said)
+            self._follow_lease(token, sighting)
         elif build := self.builds.get(token):
             found = self._found(token, build.state, build.boot_id, sighting, boot_id)
             self._obey_build(build, found, boot_id, said)
@@ -203,11 +218,30 @@ class Tick:
             case Verdict.KEEP | Verdict.START | Verdict.STOP:
                 pass  # the supervisor starts what is starting and ends what is stale on every new connection
 
+    def _follow_lease(self, token: str, sighting: Sighting | None) -> None:
+        """A job is paused while its attempt is; for how long it was, its time limit does not count."""
+        attempt = self.attempts.get(token)
+        job = self.jobs.get(attempt.job_id) if attempt else None
+        if attempt is None or job is None or job.attempt != attempt.number:
+            return
+        if attempt.state is not AttemptState.RUNNING or sighting is None or sighting.state != "running":
+            return
+        if sighting.paused:
+            if job.state is State.RUNNING:
+                row = self.queue.nodes().get(attempt.node)
+                self._move_job(job, State.PAUSED, reason=leases.why_paused(row.lease if row else None))
+            return
+        if sighting.paused_seconds != attempt.paused_seconds:
+            self.change.attempt_paused(attempt.id, sighting.paused_seconds)
+            self.attempts[token] = replace(attempt, paused_seconds=sighting.paused_seconds)
+        if job.state is State.PAUSED:
+            self._move_job(job, State.RUNNING)
+
     def _ended(self, attempt: Attempt, job: Job | None, code: str, said: str | None) -> None:
         if job is None:  # dropped from its batch meanwhile
             self._move_attempt(attempt, AttemptState.STALE)
             return
-        seconds = self.now - (attempt.started_at or self.now)
+        seconds = max(0.0, self.now - (attempt.started_at or self.now) - attempt.paused_seconds)
         self.change.add_usage(self.batches[attempt.batch_id].submitter, seconds, self.now)
         started = {} if attempt.started_at else {"started_at": self.now}
         ended = self._move_attempt(attempt, AttemptState.ENDED, exit=code, **started)
@@ -279,6 +313,10 @@ class Tick:
             if self.now - self.memory.seen_at.get(node, 0.0) > SEEN_EVERY:
                 self.memory.seen_at[node] = self.now
                 self.change.node(node, last_seen=self.now)
+
+    def _room_was_made(self, node: str) -> None:
+        """Results left the node: what could not take its inputs there, most likely for want of room, need not wait."""
+        self.memory.holdoff = {key: value for key, value in self.memory.holdoff.items() if key[0] != node}
 
     # --- builds ---
 
@@ -352,14 +390,19 @@ class Tick:
                     self._move_job(job, State.KILLED, reason=f"killed by {job.requested_by}")
                 elif attempt.ending is None and attempt.state in (AttemptState.STARTING, AttemptState.RUNNING):
                     self._set_ending(attempt, State.KILLED)
-            elif (
-                attempt.state is AttemptState.RUNNING
-                and attempt.ending is None
-                and job.time_limit is not None
-                and attempt.started_at is not None
-                and self.now >= attempt.started_at + job.time_limit
-            ):
+            elif attempt.ending is None and (end := self._end_time(attempt, job)) is not None and self.now >= end:
                 self._set_ending(attempt, State.TIMEOUT)
+
+    def _end_time(self, attempt: Attempt, job: Job) -> float | None:
+        """When the time limit of an attempt is over, where that can be said.
+
+        Not of a node that is silent: it may have been paused from its desk.
+        """
+        if attempt.state is not AttemptState.RUNNING or job.state is not State.RUNNING or job.time_limit is None:
+            return None
+        if attempt.started_at is None or attempt.node in self.paused or attempt.node not in self.live:
+            return None
+        return attempt.started_at + job.time_limit + attempt.paused_seconds
 
     def _set_ending(self, attempt: Attempt, ending: State) -> None:
         if self.change.attempt_ending(attempt.id, ending):
@@ -397,7 +440,8 @@ class Tick:
                 continue
             job, batch = self.jobs.get(attempt.job_id), self.batches[attempt.batch_id]
             build = live.get((attempt.batch_id, attempt.node))
-            if job is None or attempt.batch_token != batch.token or (build and build.state is BuildState.FAILED):
+            given_up = attempt.batch_token != batch.token or (build and build.state is BuildState.FAILED)
+            if job is None or given_up or attempt.node in self.paused:
                 self._withdraw(attempt, None)
             elif build is None or build.batch_token != batch.token:
                 if build is not None:  # of the batch as it was submitted before
@@ -460,6 +504,7 @@ class Tick:
 
     def _result(self) -> Ticked:
         by_node: dict[str, Work] = {}
+        rows = self.queue.nodes()
         needed = frozenset(self._needed())
         busy = {a.batch_token for a in self.attempts.values() if a.state is not AttemptState.WIPED}
         for node in {entry.name for entry in self.inventory.nodes} | set(self.live):
@@ -471,7 +516,9 @@ class Tick:
             builds = [(b, self.batches[b.batch_id]) for b in self.builds.values() if b.node == node]
             clear = [b for b, _ in builds if b.state is BuildState.STALE and b.batch_token not in busy]
             kill = {a.attempt.token for a in attempts if self._is_to_kill(a.attempt)}
-            by_node[node] = Work(attempts, builds, clear, frozenset(kill), frozenset(self.memory.ended), needed)
+            request = rows[node].request if node in rows else None
+            ended = frozenset(self.memory.ended)
+            by_node[node] = Work(attempts, builds, clear, frozenset(kill), ended, needed, request)
         due = [batch for batch in self.batches.values() if batch.recorded_at is None]
         self.memory.ended &= set(self.attempts)
         return Ticked(by_node, due, frozenset(self.live), self._next_at())
@@ -499,10 +546,11 @@ class Tick:
     def _next_at(self) -> float | None:
         times = [until for until, _ in self.memory.holdoff.values()]
         times += [row.next_at for row in self.queue.work(self.now) if row.next_at is not None]
+        times += leases.ends(self.queue.nodes())
         for attempt in self.attempts.values():
             job = self.jobs.get(attempt.job_id)
-            if job and job.time_limit and attempt.started_at and attempt.state is AttemptState.RUNNING:
-                times.append(attempt.started_at + job.time_limit)
+            if job and (end := self._end_time(attempt, job)) is not None:
+                times.append(end)
         return min((at for at in times if at > self.now), default=None)
 
     # --- guarded changes, and our copy of the row ---

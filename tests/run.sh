@@ -19,12 +19,15 @@ lacks() { ! PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null; }
 missing=
 packages=
 for each in sshd:openssh-server ssh:openssh-client gcc:gcc fish:fish tcsh:tcsh busybox:busybox; do
-    if lacks "${each%:*}" || { [ "${each%:*}" = gcc ] && [ ! -e /usr/include/stdlib.h ]; }; then
+    if lacks "${each%:*}"; then
         missing="$missing ${each%:*}"
         packages="$packages ${each#*:}"
     fi
 done
-[ -z "$packages" ] || [ ! -e /etc/debian_version ] || case $packages in *gcc*) packages="$packages libc6-dev" ;; esac
+if [ ! -e /usr/include/stdlib.h ]; then
+    missing="$missing stdlib.h"
+    packages="$packages libc6-dev"
+fi
 
 install() {
     # The tests start servers of their own: installing one must not open a port on this machine.
@@ -36,8 +39,8 @@ install() {
     fi
     apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" </dev/null; }
     # shellcheck disable=SC2086 # names of packages, one word each
-    { apt install -y --no-install-recommends $packages || { apt update && apt install -y --no-install-recommends $packages; }; } \
-        >/dev/null 2>&1 || say "apt-get could not install$packages"
+    add() { apt install -y --no-install-recommends $packages; }
+    { add || { apt update && add; }; } >/dev/null 2>&1 || say "apt-get could not install$packages"
     rm -f "$policy"
     trap - EXIT
 }

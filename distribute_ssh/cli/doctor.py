@@ -26,13 +26,14 @@ AT_ONCE = 8  # nodes that are examined side by side
 def doctor(app: App, nodes: tuple[str, ...]) -> int:
     """Examine nodes step by step: all of them, or those named.
 
-    Whether they can be reached, host key, login, shell, scratch, room, python3, tools, whether what we leave running
-    survives the log-out, and the clock; and what to do about each trouble.
+    Whether they can be reached, host key, login, shell, scratch, room, python3, tools, the clock, a job that does
+    nothing, and whether what we leave running survives the log-out; and what to do about each trouble.
     """
     entries = [app.nodes.node(name) for name in nodes] or list(app.nodes.nodes)
     checks = asyncio.run(_examine_all(app, entries))
-    app.answer(document(checks=checks), str, [each["node"] for each in checks if each["ok"] is False])
-    return NodeError.exit_code if any(each["ok"] is False for each in checks) else 0
+    bad = dict.fromkeys(each["node"] for each in checks if each["ok"] is False)
+    app.answer(document(checks=checks), str, bad)
+    return NodeError.exit_code if bad else 0
 
 
 async def _examine_all(app: App, entries: list[NodeEntry]) -> list[dict[str, Any]]:

@@ -32,7 +32,10 @@ class Stopped(Exception):  # noqa: N818  # no error: somebody asked for it
 
 def drive(app: App, until: Until, look: Look | None = None) -> None:
     """Return when `until` is true; the queue is driven meanwhile, by us if nobody else does. Raises Stopped."""
-    asyncio.run(_drive(app, until, look or (lambda _coordinator: None)))
+    try:
+        asyncio.run(_drive(app, until, look or (lambda _coordinator: None)))
+    except KeyboardInterrupt:  # before we took note of signals, or asked a second time
+        raise Stopped(signal.SIGINT) from None
 
 
 async def _drive(app: App, until: Until, look: Look) -> None:

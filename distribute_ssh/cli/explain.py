@@ -28,7 +28,8 @@ def explain(app: App, batch: str, job: str | None) -> None:
     found, now = find_batch(app, batch), time.time()
     reasons = [asdict(reason) for reason in why(snapshot(app.queue, app.nodes, now), found.id, now)]
     if job is None:
-        content = batch_data(found, app.queue.jobs(found.id), reasons, driven=app.is_driven)
+        (status,) = app.queue.status(found.name)["batches"]
+        content = batch_data(status, reasons, driven=app.is_driven)
         names = [each["name"] for each in content["jobs"]]
         app.answer(document(**content), lambda: batch_text(content, app.width), names)
         return

@@ -1,4 +1,4 @@
-"""Following one batch: looking at it in the queue, and showing it as it goes, on a terminal or line by line."""
+"""Following one batch to its end: looking at it in the queue, and showing it, on a terminal or line by line."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, Self
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from distribute_ssh.cli.app import App, columns, has_colour
+from distribute_ssh.cli.drive import Stopped, drive
 from distribute_ssh.coordinator import Coordinator
-from distribute_ssh.model.job import OUTCOMES, Batch
+from distribute_ssh.errors import NoNodeError
+from distribute_ssh.model.job import OUTCOMES, Batch, State
 from distribute_ssh.plan.eligible import Code, never_reason
 from distribute_ssh.plan.schedule import explain
 from distribute_ssh.snapshot import snapshot
 from distribute_ssh.store.rows import HistoryRow
+from distribute_ssh.store.submission import Submitted
 from distribute_ssh.views import progress
 from distribute_ssh.views.batches import eta
+from distribute_ssh.views.document import document, error_document
 from distribute_ssh.views.progress import Moving, Passage, Picture
 
 if TYPE_CHECKING:
     from rich.live import Live
 
 HISTORY = 256  # lines of history asked for at first; more where that many happened between two looks
+SHOWN_NODES = 3  # that say why they take nothing; `explain` shows all
 WIDEST = 40  # one long name should not push the states of all others to the right
 QUIET = 60.0  # seconds without a line after which a pipe is told how far things are
 
@@ -92,7 +99,10 @@ class Watch:
             # A build that failed everywhere ends the jobs by itself; what nobody has would be waited for in vain.
             self.hopeless = never.text if never.code is Code.NO_NODE else None
         reasons = explain(seen, self.batch.id, now)
-        return reasons[0].text if reasons else None
+        if not reasons:
+            return None
+        nodes = [f"{reason.node} {reason.text}" for reason in reasons if reason.node is not None][:SHOWN_NODES]
+        return "; ".join([reasons[0].text, *nodes])
 
     def _passages(self) -> list[Passage]:
         rows = [row for row in self._new_rows() if row.after is not None and row.job_id is not None]
@@ -221,3 +231,41 @@ class Moves:
             if (told := failure(passage)) is not None:
                 self._console.print(told)
         self._live.update(live(picture, self._console.width, self._console.height), refresh=True)
+
+
+def follow(app: App, submitted: Submitted, jobs: Path, wide: int) -> int:
+    """Follow a batch to its end, driving the queue where nobody does; returns the exit code.
+
+    `jobs`: its file, as it was named; `wide`: its longest job's name. Raises NoNodeError.
+    """
+    batch = app.queue.batch_by_id(submitted.batch_id)
+    assert batch is not None
+    watch = Watch(app, batch)
+    try:
+        with view_for(app, wide) as view:
+            drive(app, watch.is_over, lambda coordinator: view.show(watch.look(coordinator)))
+    except Stopped as stopped:
+        return _stopped(app, watch, jobs, stopped)
+    if watch.batch.finished_at is None:
+        assert watch.hopeless is not None
+        hint = f"it stays in the queue until a node can; `distribute kill {batch.name}` takes it out"
+        raise NoNodeError(f"{batch.name} can run nowhere: {watch.hopeless}", hint=hint)
+    (ended,) = app.queue.status(watch.batch.name)["batches"]
+    results = f"{app.nodes.storage.rstrip('/')}/{watch.batch.name}"
+    content = document(submitted=asdict(submitted), batch=ended, results=results)
+    app.answer(content, lambda: progress.summary(ended, results), [watch.batch.name])
+    return 0 if _is_all_done(ended) else 1
+
+
+def _is_all_done(batch: dict[str, Any]) -> bool:
+    return all(state == State.DONE or not number for state, number in batch["counts"].items())
+
+
+def _stopped(app: App, watch: Watch, jobs: Path, stopped: Stopped) -> int:
+    running = [job.job for job in watch.look(None).active]
+    told = progress.left(watch.batch.name, running, str(jobs), driven=app.is_driven)
+    app.warn(told)
+    content = error_document("interrupted", f"{watch.batch.name} stays in the queue", f"distribute run {jobs}")
+    if app.json:
+        app.answer(content, str)
+    return stopped.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,11 @@ from distribute_ssh.errors import UnreachableError
 from distribute_ssh.model.job import OUTCOMES, WAITING, Batch, Job, State
 from distribute_ssh.views.document import document
 from distribute_ssh.views.text import count, listed
+
+if TYPE_CHECKING:
+    from distribute_ssh.coordinator import Coordinator
+
+INTERRUPTED = 130
 
 _BATCH = click.argument("batch", shell_complete=complete_batch)
 _JOBS = click.argument("jobs", nargs=-1, metavar="[JOB]...")
@@ -41,7 +47,10 @@ def kill(app: App, batch: str, jobs: tuple[str, ...], yes: bool) -> int:
         return 1
     with app.queue.transaction() as change:
         change.request_kill(found.id, [job.name for job in hit], app.user, time.time())
-    _until_ended(app, [job.id for job in hit])
+        change.finish_batch_if_ended(found.id, time.time())  # where all of it waited, nobody else has to
+    if code := _until_ended(app, [job.id for job in hit]):
+        app.warn("not all have ended yet; the kill stays requested")
+        return code
     ended = {job.id: job for job in app.queue.jobs_by_id([job.id for job in hit])}
     states = [{"name": job.name, "state": ended[job.id].state} for job in hit if job.id in ended]
     names = [each["name"] for each in states if each["state"] == State.KILLED]
@@ -80,21 +89,32 @@ def _whole(batch: Batch, concerned: list[Job], named: tuple[str, ...]) -> str:
     return listed([job.name for job in concerned]) if named else batch.name
 
 
-def _until_ended(app: App, ids: list[int]) -> None:
-    """Wait until all have ended. Raises UnreachableError when all that have not are on nodes that do not answer."""
+def _until_ended(app: App, ids: list[int]) -> int:
+    """Wait until all have ended, or a signal says to wait no longer (then its exit code).
+
+    Raises UnreachableError when all that have not ended are on nodes that do not answer.
+    """
 
     def remaining() -> list[Job]:
         return [job for job in app.queue.jobs_by_id(ids) if job.state not in OUTCOMES]
 
-    def silent(job: Job) -> bool:
-        return job.node in app.silent_nodes()
+    def is_silent(job: Job, coordinator: Coordinator | None) -> bool:
+        if coordinator is None:  # what another coordinator wrote down last holds; what a dead one did may not
+            return app.is_driven and job.node in app.silent_nodes()
+        node = coordinator.nodes.get(job.node or "")
+        return node is None or (node.tried.is_set() and not node.is_connected)
 
     left = remaining()
     if not left:
-        return
-    from distribute_ssh.cli.drive import drive
-
-    drive(app, lambda _coordinator: all(silent(job) for job in remaining()))
+        return 0
+    try:
+        from distribute_ssh.cli.drive import Stopped, drive
+    except KeyboardInterrupt:  # it takes a while
+        return INTERRUPTED
+    try:
+        drive(app, lambda coordinator: all(is_silent(job, coordinator) for job in remaining()))
+    except Stopped as stopped:
+        return stopped.exit_code
     if left := remaining():
         nodes = sorted({job.node or "" for job in left})
         raise UnreachableError(
@@ -102,3 +122,4 @@ def _until_ended(app: App, ids: list[int]) -> None:
             f"{'does' if len(nodes) == 1 else 'do'} not answer",
             hint="the kill stays requested, and is done when the node is back",
         )
+    return 0

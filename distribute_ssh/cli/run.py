@@ -6,18 +6,14 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from distribute_ssh import submit as submitting
 from distribute_ssh.cli.app import App, write
-from distribute_ssh.cli.drive import Stopped, drive
-from distribute_ssh.cli.follow import Watch, view_for
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.errors import NoNodeError
 from distribute_ssh.model import jobsfile
-from distribute_ssh.model.job import State
 from distribute_ssh.model.jobsfile import BatchSpec
 from distribute_ssh.model.units import format_size
 from distribute_ssh.plan.snapshot import NodeView
@@ -25,7 +21,7 @@ from distribute_ssh.snapshot import snapshot
 from distribute_ssh.store.spool import Spool
 from distribute_ssh.store.submission import Submitted
 from distribute_ssh.views import progress
-from distribute_ssh.views.document import document, error_document
+from distribute_ssh.views.document import document
 from distribute_ssh.views.plan import plan_text
 
 BIG = 64 << 20  # bytes from which on taking the files in is worth a line that moves
@@ -51,10 +47,12 @@ def run(app: App, jobs: Path, detach: bool, plan_only: bool, fresh: bool, replac
     spec = _read(app, jobs)
     if plan_only:
         return _plan(app, spec)
-    submitted = _submit(app, spec, fresh, replace)
     if detach:
-        return _leave(app, submitted, jobs)
-    return _follow(app, submitted, jobs, max(len(job.name) for job in spec.jobs))
+        return _leave(app, _submit(app, spec, fresh, replace), jobs)
+    # Before anything is submitted: it is slow to import, and Ctrl-C then still means that nothing was done.
+    from distribute_ssh.cli.follow import follow
+
+    return follow(app, _submit(app, spec, fresh, replace), jobs, max(len(job.name) for job in spec.jobs))
 
 
 @click.command(cls=Verb)
@@ -106,37 +104,3 @@ def _leave(app: App, submitted: Submitted, jobs: Path) -> int:
         app.say(f"nothing drives the queue now: `distribute runner`, or `distribute run {jobs}`")
     app.answer(document(submitted=asdict(submitted)), lambda: f"{submitted.name}\n", [submitted.name])
     return 0
-
-
-def _follow(app: App, submitted: Submitted, jobs: Path, wide: int) -> int:
-    batch = app.queue.batch_by_id(submitted.batch_id)
-    assert batch is not None
-    watch = Watch(app, batch)
-    try:
-        with view_for(app, wide) as view:
-            drive(app, watch.is_over, lambda coordinator: view.show(watch.look(coordinator)))
-    except Stopped as stopped:
-        return _stopped(app, watch, jobs, stopped)
-    if watch.batch.finished_at is None:
-        assert watch.hopeless is not None
-        hint = f"it stays in the queue until a node can; `distribute kill {batch.name}` takes it out"
-        raise NoNodeError(f"{batch.name} can run nowhere: {watch.hopeless}", hint=hint)
-    (ended,) = app.queue.status(watch.batch.name)["batches"]
-    results = f"{app.nodes.storage.rstrip('/')}/{watch.batch.name}"
-    content = document(submitted=asdict(submitted), batch=ended, results=results)
-    app.answer(content, lambda: progress.summary(ended, results), [watch.batch.name])
-    return 0 if _is_all_done(ended) else 1
-
-
-def _is_all_done(batch: dict[str, Any]) -> bool:
-    return all(state == State.DONE or not number for state, number in batch["counts"].items())
-
-
-def _stopped(app: App, watch: Watch, jobs: Path, stopped: Stopped) -> int:
-    running = [job.job for job in watch.look(None).active]
-    told = progress.left(watch.batch.name, running, str(jobs), driven=app.is_driven)
-    app.warn(told)
-    content = error_document("interrupted", f"{watch.batch.name} stays in the queue", f"distribute run {jobs}")
-    if app.json:
-        app.answer(content, str)
-    return stopped.exit_code

@@ -42,7 +42,8 @@ def status(app: App, batch: str | None, watch: bool) -> None:
 def _status(app: App, name: str | None) -> dict[str, Any]:
     if not app.has_queue and name is None:
         return document(batches=[])
-    found = app.queue.status(None if name is None else find_batch(app, name).name)
+    name = None if name is None else find_batch(app, name).name
+    found = app.queue.status(name)
     return with_unreachable(found, app.silent_nodes())
 
 

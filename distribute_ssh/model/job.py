@@ -223,6 +223,7 @@ class Attempt:
     ended_at: float | None = None
     exit: str | None = None  # the record: an exit status, "stage", or "lost"
     ending: State | None = None  # why we ended it: `killed` or `timeout`; None: it ended by itself
+    paused_seconds: float = 0.0  # by leases on its node; its time limit does not count them
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ HELLO_LIMIT = 10.0  # seconds; a profile that waits or hangs is told apart from 
 PING_EVERY = 10.0  # seconds; sshd's ChannelTimeout counts data in the channel, which keepalives are not
 PING_LIMIT = 30.0  # a node under full load still answers within a second; swap may take longer
 ANSWER_LIMIT = 60.0
-LIBRARY = ("wrapper.sh", "members.sh", "kill.sh")
+LIBRARY = ("wrapper.sh", "members.sh", "kill.sh", "lease.sh", "pause.sh", "resume.sh")
 
 
 @cache
@@ -126,7 +126,7 @@ class Channel:
 
     def _close(self, why: str) -> None:
         if not self.closed.is_set():
-            self.why = why
+            self.why = why.removeprefix(f"{self.node}: ")
             self.closed.set()
         for answer in self._answers.values():
             if not answer.done.done():

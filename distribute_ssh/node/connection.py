@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 Keys = list[asyncssh.SSHKey]
 T = TypeVar("T")
 logging.getLogger("asyncssh").setLevel(logging.ERROR)
+# What is written to a line that has just broken is lost, and we find out; asyncio would say so for every packet.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 # AES in hardware is 1.5 times as fast as chacha20, which both ends would choose by themselves.
 CIPHERS = (

@@ -5,22 +5,33 @@ unset DISTRIBUTE_NONCE DISTRIBUTE_BOOT
 . "$4/members.sh"
 home=attempts/$2
 
-# Nobody can start it from here on: the claim is taken, by the wrapper or by us.
+# Nobody can start it from here on: the claim is taken, by the wrapper or by us. The folder is made for that where the
+# start has not come yet: it may still be on its way, on a line that was given up.
+mkdir -p "$home"
 mkdir "$home/claim" 2>/dev/null && echo > "$home/never-started"
+: > "$home/ending"                              # a pause lets it alone from here on: who is stopped cannot end
 
-if identity "$home/pid"; then wrapper=$pid; else wrapper=0; fi
-left=$(kill_all "$2" "$wrapper" "$3" 3>&-)
-left=$((left))
+recorded() { for record in "$home"/exit.*; do [ -e "$record" ] && return 0; done; return 1; }
 
-# The wrapper records the end by itself within a moment of its child's end.
-waited=0
-while [ "$wrapper" != 0 ] && [ "$waited" -lt 50 ] && identity "$home/pid"; do
-    sleep 0.1 2>/dev/null || sleep 1
-    waited=$((waited + 1))
-done
-recorded=
-for record in "$home"/exit.*; do [ -e "$record" ] && recorded=1; done
-if [ -z "$recorded" ] && [ "$left" = 0 ]; then
+# The wrapper is held while we look for the last process: else it would begin the next step of the attempt behind our
+# back, and the `mv` with which it records the end would be taken for a process of the job. A step that it was about
+# to begin when it was held shows when it is let go; then all of it once more.
+round=0
+while
+    if identity "$home/pid"; then wrapper=$pid; kill -s STOP "$wrapper" 2>/dev/null; else wrapper=0; fi
+    left=$(kill_all "$2" "$wrapper" "$3" 3>&-)
+    left=$((left))
+    if [ "$wrapper" != 0 ] && identity "$home/pid"; then kill -s CONT "$wrapper" 2>/dev/null; fi
+    waited=0
+    while [ "$waited" -lt 10 ] && identity "$home/pid"; do
+        sleep 0.1 2>/dev/null || sleep 1
+        waited=$((waited + 1))
+    done
+    round=$((round + 1))
+    [ "$left" = 0 ] && [ "$round" -lt 5 ] && identity "$home/pid"
+do :; done
+
+if [ "$left" = 0 ] && ! recorded; then
     # No wrapper to do it (killed, or the machine was restarted under it): what was saved is kept, the end is "lost".
     if identity "$home/pid"; then kill -s KILL "$pid" 2>/dev/null; fi
     slot=. save=

@@ -41,6 +41,9 @@ class Finished:
 class Process(Protocol):
     """A command under way at the far end, with flow control in both directions."""
 
+    noise: bytes
+    """The first that the account's start-up files printed before it began."""
+
     async def write(self, data: bytes) -> None:
         """Send to its stdin; waits while the far end is slow. Raises UnreachableError."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from signal import SIGKILL, SIGTERM
 
 from distribute_ssh.errors import UnreachableError
 from distribute_ssh.node.files import LocalFiles
@@ -30,6 +31,8 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 class LocalProcess:
     """A subprocess; see `link.Process`."""
+
+    noise = b""  # no login, no start-up files
 
     def __init__(self, process: asyncio.subprocess.Process, node: str) -> None:
         self._process = process
@@ -86,11 +89,11 @@ class LocalProcess:
         """End it."""
         if self._process.stdin is not None:
             self._process.stdin.close()
-        for signal in (SIGTERM, SIGKILL):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             if self._process.returncode is not None:
                 break
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal)  # it leads a group; its children would outlive it
+                os.killpg(self._process.pid, number)  # it leads a group; its children would outlive it
             # Not `wait()`: that also waits for every pipe, and a wrapper may hold one for as long as its job runs.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(END_LIMIT):
@@ -103,10 +106,23 @@ class LocalProcess:
             transport.close()
 
 
+def _hear_signals() -> None:
+    """Have what we start hear the signals that we are to ignore.
+
+    `nohup` and `&` make us ignore some, and what we start would ignore them for life. A handler that does nothing is as
+    deaf, and is not passed on.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
+
+
 class LocalLink:
     """This machine; see `link.Link`."""
 
     def __init__(self, node: str, environ: Mapping[str, str] | None = None) -> None:
+        _hear_signals()
         self.node = node
         self._environ = clean_environment(os.environ if environ is None else environ)
         self._open = True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shlex
 import tarfile
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,17 @@ from pathlib import Path
 from distribute_ssh.errors import NodeError, ScratchError, UnreachableError
 from distribute_ssh.model.job import Input
 from distribute_ssh.model.layout import blob
+from distribute_ssh.model.lease import Lease
 from distribute_ssh.node import wire
 from distribute_ssh.node.channel import Channel
+from distribute_ssh.node.lease import standing
 from distribute_ssh.node.link import Link, Process
 from distribute_ssh.plan.reconcile import Sighting
 
+TINY = 4 << 10  # bytes; such inputs go as a line through the channel: a sweep has one for every job
 SMALL = 8 << 20  # bytes; larger inputs travel one by one and are resumed after a cut, smaller ones in one tar stream
 PIECE = 1 << 20
+AT_ONCE = 64  # requests under way at once
 RESERVE = 256 << 20  # bytes that stay free on a node's scratch when inputs come in
 SLOWEST = 64 << 10  # bytes/s: below this a transfer counts as hanging
 
@@ -62,7 +68,8 @@ class Room:
         assert self._blobs is not None
         for sha256 in wanted.keys() & self._blobs.keys():  # used now: last to go
             self._blobs[sha256] = self._blobs.pop(sha256)
-        missing = {sha256: size for sha256, size in wanted.items() if sha256 not in self._blobs}
+        # One of another size was cut short on its way.
+        missing = {s: size for s, size in wanted.items() if s not in self._blobs or self._blobs[s].size != size}
         if not missing:
             return
         total = sum(missing.values())
@@ -74,10 +81,14 @@ class Room:
             done += count
             progress(done, total)
 
-        small = [sha256 for sha256, size in missing.items() if size <= SMALL and self._has_tar]
+        tiny = [sha256 for sha256, size in missing.items() if size <= TINY]
+        for start in range(0, len(tiny), AT_ONCE):
+            some = tiny[start : start + AT_ONCE]
+            await asyncio.gather(*(self._put(sha256, path_of(sha256).read_bytes()) for sha256 in some))
+        small = [sha256 for sha256, size in missing.items() if TINY < size <= SMALL and self._has_tar]
         if small:
             await self._send_small(small, path_of, advance)
-        for sha256 in missing.keys() - set(small):
+        for sha256 in missing.keys() - {*tiny, *small}:
             await self._send_big(sha256, missing[sha256], path_of(sha256), advance)
         for sha256, size in missing.items():
             self._blobs[sha256] = Blob(sha256, size)
@@ -107,6 +118,11 @@ class Room:
             del self._blobs[item.sha256]
             self._free += item.size
 
+    async def _put(self, sha256: str, data: bytes) -> None:
+        _, end = await self.channel.request("put", sha256, wire.escape_bytes(data))
+        if not end.ok:
+            raise ScratchError(f"{self.link.node}: no room left in {self.channel.root}", hint="free some space there")
+
     async def _send_small(
         self, names: Sequence[str], path_of: Callable[[str], Path], advance: Callable[[int], None]
     ) -> None:
@@ -133,13 +149,13 @@ class Room:
         if there > size:
             await self._script(f"rm -f {part}")
             there = 0
-        check = (
-            f'sum=$(sha256sum {part}) && {{ [ "${{sum%% *}}" = {sha256} ] || {{ rm -f {part}; exit 9; }}; }} &&'
-            if self._has_sha256sum
-            else f"[ $(wc -c < {part}) = {size} ] &&"
-        )
+        # Where the line is cut, `cat` ends as if all had come: what did is not damaged, and the next try goes on there.
+        steps = [f"cat >> {part}", f"[ $(wc -c < {part}) = {size} ]"]
+        if self._has_sha256sum:
+            is_right = f'[ "${{sum%% *}}" = {sha256} ]'
+            steps.append(f"sum=$(sha256sum {part}) && {{ {is_right} || {{ rm -f {part}; exit 9; }}; }}")
+        script = " && ".join([*steps, f"chmod 600 {part}", f"mv -f {part} {blob(sha256)}"])
         advance(there)
-        script = f"cat >> {part} && {check} chmod 600 {part} && mv -f {part} {blob(sha256)}"
         async with self._sending(script, size) as process:
             with path.open("rb") as source:
                 source.seek(there)
@@ -182,19 +198,20 @@ class Room:
         if not end.ok:
             raise ScratchError(f"{self.link.node}: no room left in {self.channel.root}", hint="free some space there")
 
-    async def look(self, tokens: Sequence[str]) -> dict[str, Sighting | None]:
-        """What the folders of these attempts tell; None: there is no such folder."""
+    async def look(self, tokens: Sequence[str]) -> tuple[dict[str, Sighting | None], Lease | None]:
+        """What the folders of these attempts tell (None: there is no such folder), and the lease that stands."""
         rows, _ = await self.channel.request("look", *tokens)
         found = dict.fromkeys(tokens)
-        found.update(_sightings(row.fields for row in rows if row.fields[0] in found))
-        return found
+        found.update(_sightings(row.fields for row in rows if row.kind == "sight" and row.fields[0] in found))
+        return found, standing(rows, time.time())
 
-    async def list(self) -> tuple[Mapping[str, Sighting | None], list[str]]:
-        """Every attempt and every batch folder of this queue on the node."""
+    async def list(self) -> tuple[Mapping[str, Sighting | None], list[str], Lease | None]:
+        """Every attempt and every batch folder of this queue on the node, and the lease that stands."""
         rows, _ = await self.channel.request("list", self._queue_id)
         return (
             _sightings(row.fields for row in rows if row.kind == "sight"),
             [row.fields[0] for row in rows if row.kind == "batch"],
+            standing(rows, time.time()),
         )
 
     async def kill(self, token: str, grace: int) -> int:
@@ -236,6 +253,9 @@ def _sightings(rows: Iterable[tuple[str, ...]]) -> dict[str, Sighting | None]:
     for token, state, *rest in (row for row in rows if len(row) > 1):
         if state == "absent":
             found[token] = None
+        elif state == "running" and len(rest) == 2:
+            seconds = float(rest[0]) if rest[0].isdecimal() and len(rest[0]) < 10 else 0.0
+            found[token] = Sighting(token, "running", paused=rest[1] == "p", paused_seconds=seconds)
         elif state in wire.SIGHTS:
             found[token] = Sighting(token, state, rest[0] if rest else None)  # type: ignore[arg-type]  # one of SIGHTS
     return found

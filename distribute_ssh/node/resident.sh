@@ -34,6 +34,7 @@ fi
 touch "$lib"
 find . -maxdepth 1 -name 'lib-*' -mtime +30 -exec rm -rf {} +
 . "./$lib/members.sh"
+. "./$lib/lease.sh"
 
 read -r boot < /proc/sys/kernel/random/boot_id
 DISTRIBUTE_BOOT=$boot DISTRIBUTE_NONCE=$nonce
@@ -53,12 +54,30 @@ sight() {
     if [ ! -d "attempts/$1" ]; then sight=absent
     elif recorded "$1"; then sight="ended $code"
     elif [ ! -d "attempts/$1/claim" ]; then sight=unstarted
-    elif identity "attempts/$1/pid"; then sight=running
+    elif identity "attempts/$1/pid"; then in_time "$1"
     elif recorded "$1"; then sight="ended $code"        # it ended between our two looks
     elif [ -s "attempts/$1/pid" ]; then sight=gone
     elif recorded "$1"; then sight="ended $code"
     else sight=claimed
     fi
+}
+
+# in_time TOKEN: it runs (r), or is paused (p); and for how many seconds it was paused in all.
+in_time() {
+    sight=running paused=0
+    { read -r paused < "attempts/$1/paused" && sight="running $paused r"; } 2>/dev/null
+    if standing; then count_paused "attempts/$1"; sight="running $paused p"; fi
+}
+
+# tend: a lease of another boot is void, and one whose timer was killed gets another.
+tend() {
+    for file in lease.*; do
+        of=
+        { read -r until since said of rest < "$file"; } 2>/dev/null || continue
+        if [ "$of" != "$boot" ]; then rm -f "$file" "timer.${file#lease.}"
+        elif ! identity "timer.${file#lease.}"; then detached "$lib/pause.sh" 0 "${file#lease.}" "$lib"
+        fi
+    done
 }
 
 # remove FOLDER TOKEN...: in the background, since a big tree takes its time; says which would not go.
@@ -74,6 +93,7 @@ remove() {
     say done "$number"
 }
 
+tend
 # A leading newline: a profile may have printed without one.
 printf '\n' >&3
 say hello 1 "$boot" "$$" "$root"
@@ -81,20 +101,38 @@ while IFS=' ' read -r verb number rest; do
     set -f; set -- $rest; set +f
     case $verb in
     ping) jobs; say done "$number" ;;
-    look) for token; do sight "$token"; say sight "$number" "$token" "$sight"; done; say done "$number" ;;
+    look)
+        for token; do sight "$token"; say sight "$number" "$token" "$sight"; done
+        tell_lease "$number"; say done "$number"; tend ;;
     list) # every attempt and batch of one queue
         for token in attempts/"$1"-*; do
             [ -d "$token" ] || continue
             token=${token##*/}; sight "$token"; say sight "$number" "$token" "$sight"
         done
         for token in batches/"$1"-*; do [ -d "$token" ] && say batch "$number" "${token##*/}"; done
+        tell_lease "$number"
         say done "$number" ;;
     start) # start NUMBER TOKEN SCRIPT; sending it again is always safe: see the wrapper
-        token=$1; mkdir "attempts/$token"
-        if printf '%b' "${rest#* }" > "attempts/$token/run.$$" && mv "attempts/$token/run.$$" "attempts/$token/run.sh"
-        then detached "$lib/wrapper.sh" "$token"; say done "$number"
-        else rm -f "attempts/$token/run.$$"; say fail "$number" full; fi ;;
+        token=$1
+        if mkdir "attempts/$token"; then script=run.sh; else script=run.$$; fi  # a wrapper may be reading the other
+        if printf '%b' "${rest#* }" > "attempts/$token/$script" &&
+            { [ "$script" = run.sh ] || mv "attempts/$token/$script" "attempts/$token/run.sh"; }
+        then detached "$lib/wrapper.sh" "$token" "$lib"; say done "$number"
+        else rm -f "attempts/$token/$script"; say fail "$number" full; fi ;;
+    put) # put NUMBER SHA256 TEXT: a tiny input; one cut short has another size, and is put again
+        if printf '%b' "${rest#* }" > "files/$1"; then say done "$number"
+        else rm -f "files/$1"; say fail "$number" full; fi ;;
     kill) detached "$lib/kill.sh" "$number" "$1" "$2" "$lib" ;;     # answers by itself
+    pause) # pause NUMBER ID SECONDS AGE WHO [WHY], asked for AGE seconds ago; what was said since then wins
+        if is_later "$3" && [ "$id" != "$1" ]; then tell_lease "$number"; say done "$number"
+        elif begin_lease "$1" "$2" "$4" "$5"; then groups STOP; detached "$lib/pause.sh" "$number" "$1" "$lib"
+        else say fail "$number" full; fi ;;
+    resume) # resume NUMBER AGE, the same
+        if ! is_later "$1"; then
+            for file in lease.*; do end_lease "${file#lease.}"; done
+            groups CONT
+        fi
+        detached "$lib/resume.sh" "$number" "$lib" ;;
     drop) remove attempts "$@" & ;;
     clear) remove batches "$@" & ;;
     *) say fail "$number" verb ;;

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 WINDOW = 4 << 20  # bytes we hold for a slow reader before the far end is made to wait
 STDERR_KEPT = 8192
+NOISE_KEPT = 1024
 CLOSE_LIMIT = 3.0  # seconds for a session to be gone when its command is
 TERM_LIMIT = 1.0  # seconds a command gets to end after its input ended and TERM was sent
 
@@ -113,6 +114,7 @@ class SshProcess:
     """A command on the node; see `link.Process`."""
 
     def __init__(self, session: Session, link: SshLink) -> None:
+        self.noise = b""  # the first that the account's start-up files printed
         self._session = session
         self._link = link
         self._marker = b""
@@ -142,6 +144,7 @@ class SshProcess:
                     hint="a start-up file (.bashrc, .profile, config.fish) that exits or starts another "
                     f"program, or a ForceCommand: ssh {self._link.target.alias} /bin/sh -c true",
                 )
+            self.noise = (self.noise + line)[:NOISE_KEPT]
         self._group = int(line.removeprefix(self._marker))
 
     async def write(self, data: bytes) -> None:

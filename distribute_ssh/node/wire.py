@@ -6,6 +6,7 @@ up among those we know, and an event only makes us look at the record.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from distribute_ssh.model.layout import is_token
@@ -13,8 +14,8 @@ from distribute_ssh.model.layout import is_token
 LONGEST = 512
 """Bytes in a line from a node; pipes keep lines up to 4,096 whole, and ours are far shorter."""
 
-EVENTS = frozenset({"started", "exit"})
-ROWS = frozenset({"sight", "batch", "kept"})
+EVENTS = frozenset({"started", "exit", "resumed"})
+ROWS = frozenset({"sight", "batch", "kept", "lease", "moves"})
 SIGHTS = frozenset({"absent", "unstarted", "claimed", "running", "ended", "gone"})
 
 
@@ -37,9 +38,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A wrapper says something happened to an attempt: a hint."""
+    """Something happened to an attempt, or to a lease: a hint."""
 
-    kind: str  # "started" or "exit"
+    kind: str  # "started" or "exit"; "resumed", of a lease that ended by itself
     token: str
     detail: str
 
@@ -64,17 +65,38 @@ class End:
 
 def escape(text: str) -> str:
     """Spell any text so that `printf %b` gives it back, in one line of printable ASCII."""
-    out = []
-    for byte in text.encode("utf-8", "surrogateescape"):
-        if byte == 0x5C:
-            out.append("\\\\")
-        elif byte == 0x0A:
-            out.append("\\n")
-        elif 0x20 <= byte < 0x7F:
-            out.append(chr(byte))
-        else:
-            out.append(f"\\0{byte:03o}")
-    return "".join(out)
+    return escape_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def escape_bytes(data: bytes) -> str:
+    """Spell any bytes so that `printf %b` gives them back, in one line of printable ASCII."""
+    return "".join(_ESCAPED[byte] for byte in data)
+
+
+_ESCAPED = [chr(byte) if 0x20 <= byte < 0x7F else f"\\0{byte:03o}" for byte in range(256)]
+_ESCAPED[ord("\\")] = "\\\\"
+_ESCAPED[ord("\n")] = "\\n"
+
+
+def word(text: str, room: int) -> str:
+    """Spell a text of people as one word of a line, of at most `room` bytes; `unword` reads it again."""
+    out = ""
+    for character in text:
+        spelled = "\\0040" if character == " " else escape(character)
+        if len(out) + len(spelled) > room:
+            break
+        out += spelled
+    return out
+
+
+def unword(spelled: str) -> str:
+    """Read a word again; what no `word` wrote stays as it is."""
+    data = re.sub(
+        rb"\\(0[0-7]{3}|n|\\)",
+        lambda found: {b"n": b"\n", b"\\": b"\\"}.get(found[1]) or bytes([int(found[1], 8) & 0xFF]),
+        spelled.encode("utf-8", "surrogateescape"),
+    )
+    return data.decode("utf-8", "replace")
 
 
 def request(verb: str, number: int, *words: str) -> bytes:

@@ -71,7 +71,8 @@ def refusal(node: NodeView, work: WorkView) -> Reason | None:
         return Reason(code, text, node.name)
 
     if not node.probed:
-        return no(Code.UNREACHABLE, "was never reached, so nobody knows what it has")
+        why = f" ({node.reason})" if node.reason else ""
+        return no(Code.UNREACHABLE, f"was never reached{why}, so nobody knows what it has")
     if not work.capabilities <= node.capabilities:
         return no(Code.NO_CAPABILITY, f"has no {either(work.capabilities - node.capabilities)}")
     if work.batch_id in node.failed:
@@ -86,7 +87,7 @@ def refusal(node: NodeView, work: WorkView) -> Reason | None:
 def closure(node: NodeView) -> Reason | None:
     """Why the node takes no job at all now."""
     if not node.probed:
-        return Reason(Code.UNREACHABLE, "was never reached", node.name)
+        return Reason(Code.UNREACHABLE, f"was never reached{f': {node.reason}' if node.reason else ''}", node.name)
     if node.state is not NodeState.UP:
         state = "on probation" if node.state is NodeState.PROBATION else node.state.value
         return Reason(_CLOSED[node.state], f"is {state}{f': {node.reason}' if node.reason else ''}", node.name)

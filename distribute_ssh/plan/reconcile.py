@@ -39,6 +39,8 @@ class Sighting:
     token: str
     state: Literal["unstarted", "claimed", "running", "ended", "gone"]
     exit: str | None = None  # "0" to "255", STAGE or GONE; anything else is as good as no record
+    paused: bool = False  # it is there, and stopped by a lease
+    paused_seconds: float = 0.0  # that it was paused in all so far
 
 
 class Verdict(StrEnum):

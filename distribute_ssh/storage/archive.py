@@ -8,7 +8,6 @@ came stays in `.part-` folders, and the next call goes on from there.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -19,27 +18,22 @@ from typing import TYPE_CHECKING
 from distribute_ssh.errors import DistributeError, NodeError, StorageError
 from distribute_ssh.node.files import Files
 from distribute_ssh.node.link import Link
-from distribute_ssh.storage import manifest
+from distribute_ssh.storage import manifest, resume
 from distribute_ssh.storage.folder import Failures, Small, Storage, trouble
-from distribute_ssh.storage.gathering import EMPTY_SHA256, RECORD, TAIL, Difference, Gathering, Parcel
+from distribute_ssh.storage.gathering import EMPTY_SHA256, RECORD, TAIL, Gathering, Parcel
 from distribute_ssh.storage.intake import Coming, Intake, Meter, Progress
-from distribute_ssh.storage.listing import SECOND, Item, Saved, printable
+from distribute_ssh.storage.listing import Saved, printable
 from distribute_ssh.storage.publish import FOLDER_MODE, attempt_of, publish, read_all
-from distribute_ssh.storage.source import PREFIX_SUMS, open_source, request
+from distribute_ssh.storage.source import open_source
 from distribute_ssh.storage.tarstream import TarError
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
-
     from distribute_ssh.node.probe import Facts
 
 __all__ = ["Outcome", "Parcel", "Progress", "archive"]
 
 ROUNDS = 3  # a file that changes in each of them is still being written: that is for a person to look at
 BULK = 256 << 20  # bytes in one round, unless a single attempt has more
-RESUMED = 8 << 20  # bytes from which on it is worth asking whether a file's beginning is here already
-PIECE = 4 << 20
-SLOWEST = 10e6  # bytes a second that a node's disk and sha256sum reach together, at worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +51,9 @@ class Outcome:
     @property
     def reason(self) -> str | None:
         """Why it was not published, for a person."""
-        return None if self.error is None else str(self.error)
+        if self.error is None:
+            return None
+        return self.error.message + (f"; {self.error.hint}" if self.error.hint else "")
 
 
 async def archive(
@@ -82,7 +78,7 @@ async def archive(
     node = _Node(link, root.rstrip(b"/") + b"/attempts", facts)
     try:
         await _prepare(storage, gatherings)
-        while waiting := [g for g in gatherings if g.open and g.rounds < ROUNDS]:
+        while waiting := _next([g for g in gatherings if g.open and g.rounds < ROUNDS]):
             await publish(storage, await _round(node, storage, intake, waiting))
     except (NodeError, StorageError) as error:
         for gathering in gatherings:
@@ -136,7 +132,7 @@ async def _prepare(storage: Storage, gatherings: Sequence[Gathering]) -> None:
                 await _published_before(storage, gathering)
                 continue
         if gathering.part in there:
-            await _resume(storage, gathering)
+            await resume.take_over(storage, gathering)
     fresh = [gathering for gathering in gatherings if gathering.open and gathering.part not in there]
     site = {path: None for g in fresh for path in (g.parcel.namespace.encode(), g.base)}
     failures = dict(await storage.make_folders(list(site), FOLDER_MODE)) if fresh else {}
@@ -160,30 +156,6 @@ async def _published_before(storage: Storage, gathering: Gathering) -> None:
     await storage.remove([gathering.journal])
 
 
-async def _resume(storage: Storage, gathering: Gathering) -> None:
-    """Take over what an earlier call left. A file counts as whole only where the journal says so."""
-    vouched: dict[bytes, tuple[Item, str]] = {}
-    try:
-        vouched, gathering.journal_size = manifest.read_journal(await read_all(storage, gathering.journal))
-    except FileNotFoundError:
-        pass  # it was stopped before the first was written
-    except OSError as error:
-        gathering.fail(trouble(storage.name, gathering.journal, error))
-        return
-    tree = await storage.tree(gathering.part)
-    links = [gathering.at(path) for path, entry in tree.items() if entry.kind == "l"]
-    targets = await storage.readlinks(links) if links else {}
-    for path, entry in tree.items():
-        item, sha256 = vouched.get(path, (None, ""))
-        if entry.kind == "f" and item is not None and (item.size, item.mtime_ns // SECOND) == (entry.size, entry.mtime):
-            gathering.got(path, item, sha256)
-        else:
-            target = targets.get(gathering.at(path), b"")
-            gathering.have[path] = Item(entry.kind, entry.size, -1, entry.mode, target)
-            if entry.kind == "l":
-                gathering.have[path] = Item("l", target=target)
-
-
 async def _round(node: _Node, storage: Storage, intake: Intake, gatherings: Sequence[Gathering]) -> Sequence[Gathering]:
     """List, fetch what storage lacks, list again; marks those that are whole. Returns whom it was about."""
     tokens = [gathering.parcel.token for gathering in gatherings]
@@ -205,13 +177,17 @@ async def _round(node: _Node, storage: Storage, intake: Intake, gatherings: Sequ
         except TarError:
             return gatherings  # their next round fetches one by one
         _tell(gatherings, await source.look(), node)
+    await intake.settle()
     for gathering in gatherings:
         gathering.whole = gathering.open and not gathering.difference()
     return gatherings
 
 
 def _next(gatherings: Sequence[Gathering]) -> Sequence[Gathering]:
-    """Whom the round is about: small ones first, and no more than `BULK` at once, for none to wait long for others."""
+    """Whom a round is about: small ones first, and no more than `BULK` at once, for none to wait long for others.
+
+    Those that were never listed count as small; the round asks again when it has listed them.
+    """
     sizes = {gathering: gathering.missing() for gathering in gatherings}
     ordered = sorted(gatherings, key=sizes.__getitem__)
     sums = accumulate(sizes[gathering] for gathering in ordered)
@@ -227,7 +203,7 @@ def _tell(gatherings: Sequence[Gathering], saved: Mapping[str, Saved], node: _No
 async def _differences(node: _Node, storage: Storage, gatherings: Sequence[Gathering]) -> list[Coming]:
     """Remove what is not wanted, make folders, links and empty files; returns the files that have to come."""
     todo = {gathering: gathering.difference() for gathering in gatherings if gathering.open}
-    begun = await _begun(node, storage, todo)
+    begun = await resume.begun(node.link, node.attempts, storage, todo)
 
     def note(failures: Failures) -> None:
         for gathering in todo:
@@ -259,53 +235,9 @@ async def _differences(node: _Node, storage: Storage, gatherings: Sequence[Gathe
             if item.size == 0:
                 gathering.got(path, item, EMPTY_SHA256)
             else:
-                offset, digest = begun.get((gathering, path), (0, hashlib.sha256()))
+                offset, digest = begun.get((gathering, path), (0, None))
                 coming.append(Coming(gathering, path, item, source, offset, digest))
     return coming
-
-
-async def _begun(
-    node: _Node, storage: Storage, todo: Mapping[Gathering, Difference]
-) -> dict[tuple[Gathering, bytes], tuple[int, _Hash]]:
-    """Of big files that were cut off: how many bytes are here that the node has too, and their hash so far."""
-    candidates = [
-        (gathering, path, gathering.have[path].size)
-        for gathering, wanted in todo.items()
-        for path in wanted.files
-        if (there := gathering.have.get(path)) is not None
-        and there.kind == "f"
-        and RESUMED <= there.size <= gathering.wanted[path].item.size
-    ]
-    if not candidates:
-        return {}
-    asked = b"".join(b"%d\0%s\0" % (size, g.wanted[path].source) for g, path, size in candidates)
-    limit = 60 + sum(size for *_, size in candidates) / SLOWEST
-    answered = asyncio.create_task(
-        node.link.run(PREFIX_SUMS, stdin=request(node.attempts, ()) + asked, limit=limit), name="hashes on the node"
-    )
-    try:
-        here = [await _hash(storage, g.at(path), size) for g, path, size in candidates]
-        there_sums = [line.split(b" ")[0].decode("ascii", "replace") for line in (await answered).stdout.splitlines()]
-    finally:
-        answered.cancel()
-        await asyncio.gather(answered, return_exceptions=True)
-    return {
-        (g, path): (size, digest)
-        for (g, path, size), digest, there_sum in zip(candidates, here, there_sums, strict=False)
-        if digest is not None and digest.hexdigest() == there_sum
-    }
-
-
-async def _hash(storage: Storage, path: bytes, size: int) -> _Hash | None:
-    digest = hashlib.sha256()
-    offset = 0
-    try:
-        while offset < size and (piece := await storage.read(path, offset, min(PIECE, size - offset))):
-            await asyncio.to_thread(digest.update, piece)
-            offset += len(piece)
-    except OSError:
-        return None  # it is fetched anew, and says so if it cannot be written either
-    return digest if offset == size else None
 
 
 def _unsteady(gathering: Gathering, node: str) -> NodeError:

@@ -21,15 +21,13 @@ async def test_storage(storage: Storage) -> int:
     folder = f".test-{secrets.token_hex(6)}".encode()
     one, two, link = folder + b"/one", folder + b"/two", folder + b"/link"
     try:
-        for act in (
-            storage.make_folders([folder]),
-            storage.put([Small(one, TEXT, 0o644, 10**18)]),
-            storage.make_links({link: b"one"}),
-            storage.rename([(one, two)]),
-            storage.stamp([Stamp(folder, FOLDER_MODE, 10**18)]),
-        ):
-            for path, error in (await act).items():
-                raise trouble(storage.name, path, error)
+        failures = {**await storage.make_folders([folder])}
+        failures |= await storage.put([Small(one, TEXT, 0o644, 10**18)])
+        failures |= await storage.make_links({link: b"one"})
+        failures |= await storage.rename([(one, two)])
+        failures |= await storage.stamp([Stamp(folder, FOLDER_MODE, 10**18)])
+        for path, error in failures.items():
+            raise trouble(storage.name, path, error)
         await storage.sync([folder])
         try:
             back = await storage.read(two, 0, 100)

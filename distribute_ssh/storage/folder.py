@@ -51,6 +51,10 @@ class Stamp:
     mtime_ns: int | None = None  # None: left as it is
 
 
+UNSEEN = (FileNotFoundError, NotADirectoryError, PermissionError)
+"""What `stat` passes over. Whoever may not look into a folder may not write there either, and hears of it then."""
+
+
 class Writer(Protocol):
     """A big file being written."""
 
@@ -68,7 +72,7 @@ class Storage(Protocol):
     """How a person would call it: the folder, or `sftp://...`."""
 
     async def stat(self, paths: Sequence[bytes]) -> dict[bytes, Entry]:
-        """What is there, for those paths where something is."""
+        """What is there, for those paths where something is to be seen."""
 
     async def tree(self, path: bytes) -> dict[bytes, Entry]:
         """Everything below a folder, by path from there, parents first."""

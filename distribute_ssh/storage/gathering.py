@@ -62,14 +62,15 @@ class Gathering:
         self.base = f"{parcel.namespace}/{parcel.batch}".encode()
         self.part = self.base + b"/" + layout.part_folder(parcel.token).encode()
         self.journal = self.part + JOURNAL
-        self.journal_size = 0  # good bytes of it; 0: there is none
+        self.has_journal = False
+        self.journal_size = 0  # good bytes of it
         self.output_name = parcel.output_name.encode()
         self.final = self.base + b"/" + (self.output_name if parcel.folder is None else parcel.folder.encode())
         self.have: dict[bytes, Item] = {}
         self.sums: dict[bytes, str] = {}
         self.wanted: dict[bytes, Wanted] = {}
         self.skipped: dict[bytes, str] = {}
-        self.tail = b""  # of what the job printed, where it came by in this call
+        self.tail = b""  # of what the job printed, where all of it came in this call
         self.rounds = 0
         self.error: DistributeError | None = None
         self.whole = False  # verified against the node; to be published

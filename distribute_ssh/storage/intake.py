@@ -6,16 +6,19 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distribute_ssh.errors import NodeError, StorageError
+from distribute_ssh.model.units import format_size
 from distribute_ssh.node.files import File, Files
 from distribute_ssh.storage.folder import Failures, Small, Stamp, Storage, Writer, trouble
 from distribute_ssh.storage.gathering import TAIL, Gathering
 from distribute_ssh.storage.listing import Item, printable
 from distribute_ssh.storage.manifest import journal_line
 from distribute_ssh.storage.tarstream import Member, TarReader
+from distribute_ssh.storage.together import each
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -68,9 +71,10 @@ class Coming:
     item: Item
     source: bytes
     offset: int = 0
-    hash: _Hash = field(default_factory=hashlib.sha256)
+    hash: _Hash | None = None  # of the bytes before `offset`
     held: list[bytes] = field(default_factory=list)  # of a small one
     writer: Writer | None = None  # of a big one
+    tail: bytes | None = None  # the last bytes of what a job printed; None where its beginning came in an earlier call
 
     @property
     def small(self) -> bool:
@@ -84,15 +88,75 @@ class Coming:
 
     def take(self, data: bytes | memoryview) -> None:
         """Count and hash the next bytes."""
+        if self.hash is None:
+            self.hash = hashlib.sha256()
+            self.tail = b""
         self.hash.update(data)
         self.offset += len(data)
         if self.small:
             self.held.append(bytes(data))
-        if self.path == self.gathering.output_name:
-            self.gathering.tail = (self.gathering.tail + bytes(data[-TAIL:]))[-TAIL:]
+        if self.tail is not None and self.path == self.gathering.output_name:
+            self.tail = (self.tail + bytes(data[-TAIL:]))[-TAIL:]
+
+    def done(self) -> None:
+        """Hand over to the gathering, and hold nothing more: thousands of us wait for the end of a round."""
+        assert self.hash is not None
+        self.gathering.got(self.path, self.item, self.hash.hexdigest())
+        if self.tail and self.path == self.gathering.output_name:
+            self.gathering.tail = self.tail
+        self.hash, self.tail, self.held = None, None, []
 
 
-Block = tuple[Coming, int, bytes]
+@dataclass(slots=True)
+class _Digested:
+    """What became of some pieces of a tar stream."""
+
+    blocks: list[tuple[Coming, int, list[memoryview]]] = field(default_factory=list)  # of big files, with their offsets
+    ready: list[Coming] = field(default_factory=list)
+    rest: bytes | None = None  # what follows the stream, where it has ended
+
+
+class _TarStream:
+    """Sorts a tar stream into the files that were asked for."""
+
+    def __init__(self, expected: Sequence[Coming]) -> None:
+        self._by_name = {coming.source: coming for coming in expected}
+        # Files may have grown since they were listed, but nobody sends twice as much in good faith.
+        size = 2 * sum(coming.item.size for coming in expected) + len(expected) * TAR_OVERHEAD + (1 << 20)
+        self._reader = TarReader(size)
+        self._last: Coming | None = None
+
+    def digest(self, pieces: Sequence[bytes]) -> _Digested:
+        """Take the next pieces; for a thread. Raises TarError."""
+        digested = _Digested()
+        for number, piece in enumerate(pieces, 1):
+            for event in self._reader.feed(piece):
+                if isinstance(event, Member):
+                    self._settle(digested)
+                    self._last = self._by_name.pop(event.name, None)
+                    if self._last is not None and self._last.item.size != event.size:
+                        self._last = None
+                elif self._last is not None:
+                    self._take(self._last, event, digested)
+            if self._reader.ended:
+                self._settle(digested)
+                digested.rest = self._reader.rest + b"".join(pieces[number:])
+                break
+        return digested
+
+    def _take(self, coming: Coming, data: memoryview, digested: _Digested) -> None:
+        if not coming.small:
+            if digested.blocks and digested.blocks[-1][0] is coming:
+                digested.blocks[-1][2].append(data)
+            else:
+                digested.blocks.append((coming, coming.offset, [data]))
+        coming.take(data)
+
+    def _settle(self, digested: _Digested) -> None:
+        # A tar that was killed in the middle of a file leaves others' bytes behind it: what seems complete is believed
+        # only when something sensible follows.
+        if self._last is not None and self._last.complete:
+            digested.ready.append(self._last)
 
 
 class Intake:
@@ -111,18 +175,15 @@ class Intake:
 
     async def admit(self, coming: Sequence[Coming]) -> list[Coming]:
         """Those that storage has room for, all of an attempt or nothing of it; the other attempts fail."""
-        if not coming:
-            return []
-        free = await self._storage.free(coming[0].gathering.part)
-        room = free - self._reserve
         needs: dict[Gathering, int] = {}
         for one in coming:
             needs[one.gathering] = needs.get(one.gathering, 0) + max(one.item.size - one.offset, LEAST)
+        free = {base: await self._storage.free(base) for base in {gathering.base for gathering in needs}}
         for gathering, needed in needs.items():
-            if needed > room:
-                gathering.fail(full(self._storage, free, self._reserve, needed))
+            if needed > free[gathering.base] - self._reserve:
+                gathering.fail(full(self._storage, free[gathering.base], self._reserve, needed))
             else:
-                room -= needed
+                free[gathering.base] -= needed
         admitted = [one for one in coming if one.gathering.error is None]
         self._meter.expect(sum(one.item.size - one.offset for one in admitted))
         return admitted
@@ -159,9 +220,7 @@ class Intake:
                 failures[coming.gathering.at(coming.path)] = error
         if big:
             stamps = [Stamp(c.gathering.at(c.path), c.item.mode, c.item.mtime_ns) for c in big]
-            failures |= {
-                path: error for path, error in (await self._storage.stamp(stamps)).items() if path not in failures
-            }
+            failures = {**await self._storage.stamp(stamps), **failures}
         for coming in ready:
             self._note(coming, failures)
         await self._save_if_due()
@@ -171,7 +230,7 @@ class Intake:
         if path in failures:
             coming.gathering.fail(trouble(self._storage.name, path, failures[path]))
             return
-        coming.gathering.got(coming.path, coming.item, coming.hash.hexdigest())
+        coming.done()
         self._unsaved.append((coming.gathering, coming.path))
         self._unsaved_bytes += coming.item.size
         self._meter.count(coming.item.size if coming.small else 0)
@@ -184,8 +243,8 @@ class Intake:
 
     async def close(self) -> None:
         """Close what is still open; what was written of it stays and may be continued."""
-        if self._saving is not None:
-            await asyncio.gather(self._saving, return_exceptions=True)  # what it found wrong, we know by now
+        with suppress(StorageError):  # of what brought us here we know already
+            await self.settle()
         for coming in list(self._writing):
             try:
                 await self._close(coming)
@@ -194,45 +253,16 @@ class Intake:
 
     # --- the tar lane ---
 
-    def tar(self, expected: Sequence[Coming]) -> Callable[[bytes], Awaitable[bytes | None]]:
+    def tar(self, expected: Sequence[Coming]) -> Callable[[Sequence[bytes]], Awaitable[bytes | None]]:
         """What takes a tar stream of these files; see `source.Feed`. Raises TarError."""
-        by_name = {coming.source: coming for coming in expected}
-        size = sum(coming.item.size for coming in expected)
-        # Files may have grown since they were listed, but nobody sends twice as much in good faith.
-        reader = TarReader(2 * size + len(by_name) * TAR_OVERHEAD + (1 << 20))
-        last: Coming | None = None
+        stream = _TarStream(expected)
 
-        def digest(data: bytes) -> tuple[list[Block], list[Coming]]:
-            nonlocal last
-            blocks: list[Block] = []
-            ready: list[Coming] = []
-
-            def settle() -> None:
-                # A tar that was killed in the middle of a file leaves others' bytes behind it: what seems complete is
-                # believed only when something sensible follows.
-                if last is not None and last.complete:
-                    ready.append(last)
-
-            for event in reader.feed(data):
-                if isinstance(event, Member):
-                    settle()
-                    last = by_name.pop(event.name, None)
-                    if last is not None and last.item.size != event.size:
-                        last = None
-                elif last is not None:
-                    if not last.small:
-                        blocks.append((last, last.offset, bytes(event)))
-                    last.take(event)
-            if reader.ended:
-                settle()
-            return blocks, ready
-
-        async def feed(data: bytes) -> bytes | None:
-            blocks, ready = await asyncio.to_thread(digest, data)
-            for block in blocks:
-                await self.write(*block)
-            await self.finish(ready)
-            return reader.rest if reader.ended else None
+        async def feed(pieces: Sequence[bytes]) -> bytes | None:
+            digested = await asyncio.to_thread(stream.digest, pieces)
+            for coming, offset, views in digested.blocks:
+                await self.write(coming, offset, b"".join(views))
+            await self.finish(digested.ready)
+            return digested.rest
 
         return feed
 
@@ -240,22 +270,12 @@ class Intake:
 
     async def fetch(self, files: Files, node: str, folder: bytes, expected: Sequence[Coming]) -> None:
         """Fetch files one by one through the node's `files`; what vanished or changed is left for the next round."""
-        small = [coming for coming in expected if coming.small]
-        waiting = iter(small)
 
-        async def work() -> None:
-            for coming in waiting:
-                await self._fetch(files, node, folder, coming)
+        async def get(coming: Coming) -> None:
+            await self._fetch(files, node, folder, coming)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(FILES_AT_ONCE, len(small))):
-                    group.create_task(work())
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors  # the line was lost, to all of them
-        for coming in expected:
-            if not coming.small:
-                await self._fetch(files, node, folder, coming)
+        await each([coming for coming in expected if coming.small], get, FILES_AT_ONCE)
+        await each([coming for coming in expected if not coming.small], get, 1)
 
     async def _fetch(self, files: Files, node: str, folder: bytes, coming: Coming) -> None:
         if coming.gathering.error is not None:
@@ -307,10 +327,15 @@ class Intake:
 
     # --- the journal ---
 
+    async def settle(self) -> None:
+        """Wait for what is being noted down. Raises StorageError."""
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            await saving
+
     async def _save_if_due(self) -> None:
         if self._saving is not None and self._saving.done():
-            await self._saving
-            self._saving = None
+            await self.settle()
         due = self._unsaved_bytes >= CHECKPOINT_BYTES or len(self._unsaved) >= CHECKPOINT_FILES
         if due and self._saving is None:
             self._saving = asyncio.create_task(self.save(), name="journal")
@@ -336,6 +361,7 @@ class Intake:
                     await writer.close()
             except OSError:
                 continue  # full: without its lines these files are only fetched again
+            gathering.has_journal = True
             gathering.journal_size += len(data)
         free = await self._storage.free(next(iter(lines)).part)
         if free < self._reserve:
@@ -344,9 +370,9 @@ class Intake:
 
 def full(storage: Storage, free: int, reserve: int, needed: int) -> StorageError:
     """The sentence for a storage that has no room."""
-    kept = f", of which {reserve / 1e9:.1f} GB are kept for others" if reserve else ""
-    wants = f"; this needs {needed / 1e9:.1f} GB" if needed else ""
+    kept = f", of which {format_size(reserve)} are kept for others" if reserve else ""
+    wants = f"; this needs {format_size(needed)}" if needed else ""
     return StorageError(
-        f"storage is full: {storage.name} has {free / 1e9:.1f} GB left{kept}{wants}",
+        f"storage is full: {storage.name} has {format_size(max(free, 0))} left{kept}{wants}",
         hint="free some space there; it then goes on by itself",
     )

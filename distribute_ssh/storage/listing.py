@@ -7,14 +7,15 @@ a link or out of the attempt's room.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from distribute_ssh.errors import NodeError
 from distribute_ssh.model import layout
 from distribute_ssh.node.files import Entry, Files
+from distribute_ssh.storage.together import each
 
 MOST_ENTRIES = 5_000_000
 MOST_DEPTH = 128
@@ -175,38 +176,42 @@ async def walk(files: Files, node: str, attempts: bytes, tokens: Sequence[str]) 
     """
     collector = Collector(node, tokens)
 
-    async def enter(path: bytes, entry: Entry) -> list[bytes]:
+    folders: list[bytes] = []
+
+    async def enter(path: bytes, entry: Entry) -> None:
         target = await files.readlink(attempts + b"/" + path) if entry.kind == "l" else b""
         collector.add(path, Item(entry.kind, entry.size, entry.mtime * SECOND, entry.mode, target))
-        return [path] if entry.kind == "d" and path.count(b"/") <= MOST_DEPTH + 1 else []
+        if entry.kind == "d" and path.count(b"/") <= MOST_DEPTH + 1:
+            folders.append(path)
 
-    async def look_into(path: bytes) -> list[bytes]:
-        try:
-            found = await files.scan(attempts + b"/" + path)
-        except FileNotFoundError:
-            return []  # it went away meanwhile; the listing that follows the copy decides
-        except OSError as error:
-            raise NodeError(f"{node}: {printable(path)} cannot be read: {error.strerror or error}") from error
-        folders: list[bytes] = []
-        for entry in found:
-            folders += await enter(path + b"/" + entry.name, entry)
-        return folders
+    async def look_at(path: bytes) -> None:
+        with _readable(node, path):
+            await enter(path, await files.stat(attempts + b"/" + path))
 
-    waiting: list[bytes] = []
-    for token in tokens:
-        for path in (token.encode(), token.encode() + b"/" + OUTPUT, token.encode() + b"/" + SAVE):
-            try:
-                entry = await files.stat(attempts + b"/" + path)
-            except FileNotFoundError:
-                continue
-            folders = await enter(path, entry)
-            if path.endswith(b"/" + SAVE):
-                waiting += folders
-    while waiting:
-        batch, waiting = waiting[-_SCANS:], waiting[:-_SCANS]
-        for folders in await asyncio.gather(*map(look_into, batch)):
-            waiting += folders
+    async def look_into(path: bytes) -> None:
+        with _readable(node, path):
+            for entry in await files.scan(attempts + b"/" + path):
+                await enter(path + b"/" + entry.name, entry)
+
+    names = [token.encode() for token in tokens]
+    await each(names, look_at, _SCANS)
+    for name in (OUTPUT, SAVE):
+        folders.clear()
+        await each([token + b"/" + name for token in names], look_at, _SCANS)
+    while folders:
+        level, folders[:] = list(folders), []
+        await each(level, look_into, _SCANS)
     return collector.saved
+
+
+@contextmanager
+def _readable(node: str, path: bytes) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        return  # it is not there, or went away meanwhile; the listing that follows the copy decides
+    except OSError as error:
+        raise NodeError(f"{node}: {printable(path)} cannot be read: {error.strerror or error}") from error
 
 
 def printable(path: bytes) -> str:

@@ -73,7 +73,7 @@ def _failing(storage: Storage, gatherings: Sequence[Gathering], failures: Failur
 
 async def _forget(storage: Storage, gatherings: Sequence[Gathering]) -> None:
     """Remove what is only of use until an attempt is published; what stays behind does no harm."""
-    leftovers = [gathering.journal for gathering in gatherings if gathering.journal_size]
+    leftovers = [gathering.journal for gathering in gatherings if gathering.has_journal]
     for gathering in gatherings:
         if gathering.parcel.folder is None:
             leftovers += [gathering.at(gathering.output_name), gathering.part]

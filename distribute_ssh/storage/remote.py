@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -13,8 +12,9 @@ from distribute_ssh.errors import DistributeError, StorageError, UnreachableErro
 from distribute_ssh.model.address import Address
 from distribute_ssh.node.files import Entry, File, Files
 from distribute_ssh.node.link import Link
-from distribute_ssh.storage.folder import Connect, Failures, Small, Stamp, split, trouble
+from distribute_ssh.storage.folder import UNSEEN, Connect, Failures, Small, Stamp, split, trouble
 from distribute_ssh.storage.listing import SECOND
+from distribute_ssh.storage.together import each
 
 AT_ONCE = 32  # acts under way: one round trip is paid for 32 files
 BLOCK = 261_120  # bytes in one write; OpenSSH's server ends the session on 256 KiB, its limit counts the header
@@ -33,13 +33,6 @@ def reached(name: str) -> Iterator[None]:
         yield
     except UnreachableError as error:
         raise StorageError(f"storage cannot be reached: {name}: {error.message}") from error
-    except BaseExceptionGroup as group:  # of acts that were under way together
-        lost: BaseException | None = group.subgroup(UnreachableError)
-        if lost is None:
-            raise
-        while isinstance(lost, BaseExceptionGroup):
-            lost = lost.exceptions[0]
-        raise StorageError(f"storage cannot be reached: {name}: {lost}") from group
 
 
 class SftpStorage:
@@ -66,7 +59,7 @@ class SftpStorage:
         """What is there."""
         found, failures = await self._each(dict.fromkeys(paths), lambda path, _: self._files.stat(self._at(path)))
         for path, error in failures.items():
-            if not isinstance(error, FileNotFoundError):
+            if not isinstance(error, UNSEEN):
                 raise trouble(self.name, path, error)
         return found
 
@@ -195,19 +188,15 @@ class SftpStorage:
     ) -> tuple[dict[bytes, _R], Failures]:
         results: dict[bytes, _R] = {}
         failures: dict[bytes, OSError] = {}
-        waiting = iter(items.items())
 
-        async def work() -> None:
-            for path, item in waiting:
-                try:
-                    results[path] = await act(path, item)
-                except OSError as error:
-                    failures[path] = error
+        async def attempt(path: bytes) -> None:
+            try:
+                results[path] = await act(path, items[path])
+            except OSError as error:
+                failures[path] = error
 
         with reached(self.name):
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(AT_ONCE, len(items))):
-                    group.create_task(work())
+            await each(items, attempt, AT_ONCE)
         return results, failures
 
 
@@ -221,12 +210,12 @@ class _Writer:
 
     async def write(self, offset: int, data: bytes) -> None:
         """Put bytes at `offset`."""
-        view = memoryview(data)
-        starts = range(0, len(view), BLOCK)
+
+        async def put(start: int) -> None:
+            await self._file.write(offset + start, data[start : start + BLOCK])
+
         with reached(self._storage):
-            await asyncio.gather(
-                *(self._file.write(offset + start, bytes(view[start : start + BLOCK])) for start in starts)
-            )
+            await each(range(0, len(data), BLOCK), put, AT_ONCE)
 
     async def close(self) -> None:
         """Close it."""

@@ -16,7 +16,7 @@ from distribute_ssh.errors import NodeError, ScratchError, UnreachableError
 from distribute_ssh.node.files import Files
 from distribute_ssh.node.link import Link, Process
 from distribute_ssh.storage.listing import Collector, FindReader, Saved, walk
-from distribute_ssh.storage.tarstream import TarError
+from distribute_ssh.storage.tarstream import END, TarError
 
 READ = 1 << 20
 SILENCE = 300.0  # seconds; the connection lives by its own pings, but a network file system over there may hang
@@ -33,6 +33,7 @@ _LOOK = r"""
 look() {
     find "$@" \( -type d ! -perm -700 -exec chmod u+rwx {} \; , -type f ! -perm -400 -exec chmod u+r {} \; , \
         -printf '%y %s %T@ %m %p\0%l\0' \)
+    [ $? -lt 126 ] || exit 71  # no such program: that nothing was listed means nothing
     printf '=\0\0'
 }
 """
@@ -43,8 +44,8 @@ MAKE_READABLE = _HEAD + 'chmod -R u+rwX "$@"\n'
 # Prints the sha256 of the first bytes of files; asked for by pairs of byte count and name.
 PREFIX_SUMS = _HEAD + 'xargs -0 -r -n 2 sh -c \'head -c "$1" "./$2" | sha256sum\' sh\n'
 
-Feed = Callable[[bytes], Awaitable[bytes | None]]
-"""Takes the next bytes of a stream; returns what is not part of it once it is over, None before that."""
+Feed = Callable[[Sequence[bytes]], Awaitable[bytes | None]]
+"""Takes the next pieces of a stream; returns what is not part of it once it is over, None before that."""
 
 
 class Source(Protocol):
@@ -128,8 +129,8 @@ class _Walked:
             await transfer(process, self._link.node, names, feed)
 
 
-async def _no_files(data: bytes) -> bytes | None:
-    return data[1:] if data else None
+async def _no_files(pieces: Sequence[bytes]) -> bytes | None:
+    return b"".join(pieces).removeprefix(END)
 
 
 async def transfer(process: Process, node: str, names: Sequence[bytes], feed: Feed, first: bytes = b"") -> bytes:
@@ -151,7 +152,7 @@ async def transfer(process: Process, node: str, names: Sequence[bytes], feed: Fe
                 if rest is not None:
                     return rest + b"".join(held)
             if working is None and held:
-                working = asyncio.create_task(_call(feed, b"".join(held)), name=f"files of {node}")
+                working = asyncio.create_task(_call(feed, held), name=f"files of {node}")
                 held, size = [], 0
             elif ended:
                 if lost is not None:
@@ -180,8 +181,8 @@ async def _read(process: Process, node: str) -> bytes:
         raise UnreachableError(f"{node}: its disk gave nothing for {SILENCE:.0f} s") from None
 
 
-async def _call(feed: Feed, data: bytes) -> bytes | None:
-    return await feed(data)
+async def _call(feed: Feed, pieces: Sequence[bytes]) -> bytes | None:
+    return await feed(pieces)
 
 
 async def _ask(process: Process, names: Sequence[bytes]) -> None:

@@ -28,7 +28,7 @@ from distribute_ssh.model.job import (
 )
 from distribute_ssh.model.layout import is_token
 from distribute_ssh.store.guarded import ANEW, AWAY, Guarded, Which, known, legal
-from distribute_ssh.store.rows import attempt_row, build_row, one_of, printable
+from distribute_ssh.store.rows import attempt_row, build_row, node_cell, one_of, printable
 
 HALF_LIFE = 7 * 86_400.0
 """Seconds after which what a submitter had counts half."""
@@ -38,8 +38,8 @@ ATTEMPT_FIELDS = frozenset({"boot_id", "ended_at", "ending", "exit", "started_at
 BUILD_FIELDS = frozenset({"boot_id", "ended_at", "exit", "reason", "started_at"})
 NODE_FIELDS = frozenset(
     {
-        "boot_id", "drained", "facts", "failures", "last_seen", "probation_until", "unreachable_reason",
-        "unreachable_since",
+        "boot_id", "drained", "drained_until", "entry", "facts", "failures", "last_seen", "lease", "probation_until",
+        "request", "unreachable_reason", "unreachable_since",
     }
 )  # fmt: skip
 
@@ -197,6 +197,10 @@ class Change(Guarded):
             fields = {"ended_at": now, **fields}
         return self.update("attempts", attempt_id, states, to, fields)
 
+    def attempt_paused(self, attempt_id: int, seconds: float) -> None:
+        """Write down for how long a running attempt was paused in all."""
+        self.execute("UPDATE attempts SET paused_seconds = ? WHERE id = ? AND state = 'running'", (seconds, attempt_id))
+
     def attempt_ending(self, attempt_id: int, ending: State) -> bool:
         """Write down why we end an attempt, before we do; the first reason stays."""
         return self.count("UPDATE attempts SET ending = ? WHERE id = ? AND ending IS NULL", ending, attempt_id) == 1
@@ -255,12 +259,9 @@ class Change(Guarded):
     # --- nodes, usage, batches ---
 
     def node(self, name: str, **fields: Any) -> None:
-        """Write down what is known of a node; what is not said stays. `facts` and `failures` are kept as JSON."""
+        """Write down what is known of a node; what is not said stays."""
         known(fields, NODE_FIELDS)
-        values = {
-            column: json.dumps(value) if column in ("facts", "failures") else printable(value)
-            for column, value in fields.items()
-        }
+        values = {column: node_cell(column, value) for column, value in fields.items()}
         columns = ["name", *values]
         new = ", ".join(f"{column} = excluded.{column}" for column in columns)
         self.execute(

@@ -97,6 +97,7 @@ CREATE TABLE attempts (               -- outlive their job: a node may still hol
     ended_at REAL,
     exit TEXT,
     ending TEXT,
+    paused_seconds REAL NOT NULL DEFAULT 0,
     UNIQUE (job_id, number)
 ) STRICT;
 
@@ -124,8 +125,12 @@ CREATE TABLE nodes (
     unreachable_since REAL,
     unreachable_reason TEXT,
     drained TEXT,                     -- why; NULL: it is not
+    drained_until REAL,               -- NULL: until somebody says so
     probation_until REAL,
-    failures TEXT NOT NULL DEFAULT '[]'
+    failures TEXT NOT NULL DEFAULT '[]',
+    request TEXT,                     -- JSON: a pause or a resume that was asked for and is not so yet
+    lease TEXT,                       -- JSON: the pause that stood there when it was last asked
+    entry TEXT                        -- JSON: what the inventory said of it; one that left it may still hold jobs
 ) STRICT;
 
 CREATE TABLE history (                -- refers to jobs by number and by name: it outlives them

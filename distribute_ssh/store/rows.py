@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +20,7 @@ from distribute_ssh.model.job import (
     Request,
     State,
 )
+from distribute_ssh.model.lease import Lease, NodeRequest
 
 Noun = TypeVar("Noun")
 
@@ -35,8 +36,12 @@ class NodeRow:
     unreachable_since: float | None
     unreachable_reason: str | None
     drained: str | None  # why; None: it is not
+    drained_until: float | None  # None: until somebody says so
     probation_until: float | None
     failures: tuple[int, ...]  # ids of the batches whose builds failed here since one succeeded
+    request: NodeRequest | None  # a pause or a resume that was asked for and is not so yet
+    lease: Lease | None  # the pause that stood there when it was last asked; it may be over by now
+    entry: Mapping[str, Any] | None  # what the inventory said of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,23 @@ attempt_row = Reader(Attempt, {"state": AttemptState, "ending": State}, {})
 
 build_row = Reader(Build, {"state": BuildState, "log_kept": bool}, {})
 
-node_row = Reader(NodeRow, {"facts": json.loads, "failures": lambda text: tuple(json.loads(text))}, {})
+
+def _lease(text: str) -> Lease:
+    cells = json.loads(text)
+    return Lease(**cells | {"left": tuple(cells["left"])})
+
+
+node_row = Reader(
+    NodeRow,
+    {
+        "facts": json.loads,
+        "failures": lambda text: tuple(json.loads(text)),
+        "request": lambda text: NodeRequest(**json.loads(text)),
+        "lease": _lease,
+        "entry": json.loads,
+    },
+    {},
+)
 
 history_row = Reader(HistoryRow, {'"from"': State, '"to"': State}, {"before": '"from"', "after": '"to"'})
 
@@ -158,6 +179,14 @@ DEFINITION = (
 def one_of(states: Collection[State]) -> str:
     """SQL: the job is in one of these states. Always in one order, so that the partial indexes are recognised."""
     return f"state IN ({', '.join(repr(state.value) for state in State if state in states)})"
+
+
+def node_cell(column: str, value: Any) -> Any:
+    """A field of NodeRow as the queue keeps it."""
+    if value is None or column not in node_row.decode:
+        return printable(value)
+    # Everything from outside in it is escaped: no text that SQLite refuses is left.
+    return json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value)
 
 
 def printable(value: Any) -> Any:

@@ -35,8 +35,9 @@ def of_error(error: DistributeError) -> Document:
 
 def kind(error: DistributeError) -> str:
     """Name the error's class as programs compare it: `no-match`, `host-key`, `unreachable`."""
-    name = type(error).__name__
-    words = re.findall(r"[A-Z][a-z]*", name.removesuffix("Error")) or ["error"]
+    if type(error) is DistributeError:
+        return "error"
+    words = re.findall(r"[A-Z][a-z]*", type(error).__name__.removesuffix("Error"))
     return "-".join(words).lower()
 
 

@@ -10,21 +10,27 @@ from distribute_ssh.model.units import format_duration, iso
 from distribute_ssh.views.text import Column, count, safe, table
 from distribute_ssh.views.times import seconds, when
 
+_JOB_KEYS = ("name", "state", "node", "attempt", "exit_code", "reason", "request")
 SHOWN = 10  # jobs that failed
 
 _NOBODY = "nothing drives the queue now: `distribute runner`, or `distribute run` with its file; it would be so:"
 
 
-def batch_data(
-    batch: Batch, jobs: Sequence[Job], reasons: Sequence[Mapping[str, Any]], *, driven: bool
-) -> dict[str, Any]:
-    """Why jobs of a batch wait, and how those ended that are not done. `reasons`: code, text and node of each."""
+def batch_data(batch: Mapping[str, Any], reasons: Sequence[Mapping[str, Any]], *, driven: bool) -> dict[str, Any]:
+    """Why jobs of a batch (of a status document) wait, and how those ended that are not done.
+
+    `reasons`: code, text and node of each.
+    """
     return {
-        "batch": batch.name,
+        "batch": f"{batch['namespace']}/{batch['batch']}",
         "driven": driven,
-        "counts": {state: n for state in State if (n := sum(job.state is state for job in jobs))},
+        "counts": batch["counts"],
         "reasons": list(reasons),
-        "jobs": [_job(job) for job in jobs if job.state is not State.DONE and (job.reason or job.state in OUTCOMES)],
+        "jobs": [
+            {key: job[key] for key in _JOB_KEYS}
+            for job in batch["jobs"]
+            if job["state"] != State.DONE and (job["reason"] or job["state"] in OUTCOMES)
+        ],
     }
 
 
@@ -42,7 +48,7 @@ def job_data(
     return {
         "batch": batch.name,
         "driven": driven,
-        "job": _job(job),
+        "job": {key: getattr(job, key) for key in _JOB_KEYS},
         "unreachable_since": None if since is None or job.state not in ACTIVE else iso(since),
         "reasons": list(reasons) if job.state in WAITING else [],
         "attempts": [
@@ -59,18 +65,6 @@ def job_data(
     }
 
 
-def _job(job: Job) -> dict[str, Any]:
-    return {
-        "name": job.name,
-        "state": job.state,
-        "node": job.node,
-        "attempt": job.attempt,
-        "exit_code": job.exit_code,
-        "reason": job.reason,
-        "request": job.request,
-    }
-
-
 def batch_text(found: Mapping[str, Any], width: int | None = None) -> str:
     """The explanation of a batch, for people."""
     lines = []
@@ -81,20 +75,19 @@ def batch_text(found: Mapping[str, Any], width: int | None = None) -> str:
         lines += _waiting(found, width)
     if active:
         lines.append(f"{found['batch']}: {count(active, 'job')} on nodes: distribute status {found['batch']}")
-    ended = [job for job in found["jobs"] if job["state"] in OUTCOMES]
-    for job in ended[:SHOWN]:
-        lines.append(_ended(job))
-    if len(ended) > SHOWN:
-        lines.append(f"... and {len(ended) - SHOWN:,} more: distribute status {found['batch']}")
+    # Jobs on a node that have a reason wait there: for storage that is full, for processes that would not go.
+    for states in (ACTIVE, OUTCOMES):
+        jobs = [job for job in found["jobs"] if job["state"] in states]
+        lines += [_line(job) for job in jobs[:SHOWN]]
+        if len(jobs) > SHOWN:
+            lines.append(f"... and {len(jobs) - SHOWN:,} more: distribute status {found['batch']}")
     return "\n".join(lines or [f"{found['batch']}: all jobs are done"]) + "\n"
 
 
 def job_text(found: Mapping[str, Any], now: float) -> str:
     """The explanation of a job, for people."""
     job = found["job"]
-    lines = [_ended(job) if job["state"] in OUTCOMES else f"{safe(job['name'])}  {job['state']}{_where(job)}"]
-    if job["state"] not in OUTCOMES and job["reason"]:
-        lines.append(f"  {safe(job['reason'])}")
+    lines = [_line(job)]
     if job["request"]:
         lines.append(f"  {job['request']} requested")
     if found["unreachable_since"]:
@@ -119,7 +112,7 @@ def _waiting(found: Mapping[str, Any], width: int | None) -> list[str]:
     return lines
 
 
-def _ended(job: Mapping[str, Any]) -> str:
+def _line(job: Mapping[str, Any]) -> str:
     reason = f": {safe(job['reason'])}" if job["reason"] else ""
     return f"{safe(job['name'])}  {job['state']}{_where(job)}{reason}"
 

@@ -25,7 +25,7 @@ def live(picture: Picture, width: int, height: int) -> RenderableType:
     parts.append(_jobs(picture, width, room - len(moving)))
     parts.extend(Text(f"  {safe(str(each))}", style="blue", no_wrap=True, overflow="ellipsis") for each in moving)
     if picture.waits:
-        parts.append(Text(f"  waits: {safe(picture.waits)}", style="yellow"))
+        parts.append(Text(middle(f"  waits: {safe(picture.waits)}", 2 * width - 20), style="yellow"))
     parts.append(Text("  Ctrl-C leaves it running", style="dim"))
     return Group(*parts)
 

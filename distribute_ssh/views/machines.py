@@ -17,8 +17,8 @@ _COLOURS: dict[str, str] = {
     NodeState.PAUSED: "yellow",
     NodeState.PROBATION: "yellow",
 }
-_MARKS = {True: "ok", False: "NO", None: "?"}
-_MARK_COLOURS = {"ok": "green", "NO": "red", "?": "yellow"}
+_MARKS = {True: "ok", False: "NO", None: "!"}
+_MARK_COLOURS = {"ok": "green", "NO": "red", "!": "yellow"}
 
 
 def nodes_table(
@@ -64,7 +64,11 @@ def gpus(found: Sequence[Mapping[str, Any]]) -> str:
 def probed_text(answers: Mapping[str, str | None]) -> str:
     """What came of a probe, a line for each node."""
     wide = max(map(len, answers), default=0)
-    return "".join(f"{name:{wide}}  {'ok' if error is None else safe(error)}\n" for name, error in answers.items())
+    lines = []
+    for name, error in answers.items():
+        first, *more = (error or "ok").splitlines()
+        lines += [f"{name:{wide}}  {safe(first)}", *(f"{'':{wide}}  {safe(line)}" for line in more)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def check_line(node: str, step: str, ok: bool | None, text: str, remedy: str | None, *, colour: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, tzinfo
 
+from distribute_ssh.model.lease import Lease, NodeRequest
 from distribute_ssh.model.units import format_duration, parse_iso
 
 _WEEK = 6 * 86_400
@@ -20,6 +21,18 @@ def when(at: float | None, now: float, zone: tzinfo | None = None) -> str:
         return ""
     moment = datetime.fromtimestamp(at, zone)  # None is the local zone: a person reads this
     return moment.strftime("%a %H:%M" if abs(now - at) < _WEEK else "%Y-%m-%d")
+
+
+def until(at: float, now: float, zone: tzinfo | None = None) -> str:
+    """`18:40` where that is today, else with its day."""
+    moment, today = (datetime.fromtimestamp(each, zone) for each in (at, now))  # as above
+    return moment.strftime("%H:%M") if moment.date() == today.date() else when(at, now, zone)
+
+
+def pause_words(pause: NodeRequest | Lease, now: float, zone: tzinfo | None = None) -> str:
+    """`until 18:40 by ana: visitors`."""
+    end = "" if pause.until is None else f"until {until(pause.until, now, zone)} "
+    return f"{end}by {pause.who}" + (f": {pause.reason}" if pause.reason else "")
 
 
 def ago(at: float | None, now: float) -> str:

@@ -13,8 +13,9 @@ import pytest
 
 from distribute_ssh.cli import main
 from distribute_ssh.store.queue import Queue
-from tests.endtoend.site import Site
-from tests.support.lab import Lab
+from tests.endtoend.conftest import site
+
+__all__ = ["site"]  # the same head, with the program in processes of its own
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class Answer:
         return found
 
 
+INVENTORY = """\
+storage: {home}/storage
+nodes:
+  - {{name: lab1, slots: 2}}
+  - lab2
+  - {{name: here, connection: local}}
+"""
+
 Call = Callable[..., Answer]
 
 
@@ -46,9 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("DISTRIBUTE_HOME", str(home / "state"))
     inventory = home / "inventory.yaml"
-    inventory.write_text(
-        f"storage: {home}/storage\nnodes:\n  - {{name: lab1, slots: 2}}\n  - lab2\n  - {{name: here, connection: local}}\n"
-    )
+    inventory.write_text(INVENTORY.format(home=home))
     monkeypatch.setenv("DISTRIBUTE_INVENTORY", str(inventory))
     monkeypatch.chdir(home)
     return home
@@ -79,13 +86,3 @@ def queue(home: Path) -> Iterator[Queue]:
 def now() -> float:
     """The time, in whole seconds, as documents carry it."""
     return float(int(time.time()))
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A head without nodes, for the program in processes of its own."""
-    lab = Lab(tmp_path / "lab")
-    made = Site(tmp_path / "site", lab)
-    yield made
-    made.close()
-    lab.close()

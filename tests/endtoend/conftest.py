@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,7 +16,8 @@ from tests.support.lab import Lab
 def site(tmp_path: Path) -> Iterator[Site]:
     """A head without nodes; `site.node` and `site.local` add them."""
     lab = Lab(tmp_path / "lab")
-    made = Site(tmp_path / "site", lab)
-    yield made
-    made.close()
+    with TemporaryDirectory(prefix="distribute-site-") as public:
+        made = Site(tmp_path / "site", lab, Path(public))
+        yield made
+        made.close()
     lab.close()

@@ -31,7 +31,7 @@ JOB = os.environ.get("DISTRIBUTE_JOB_NAME", "build")
 
 def note(text):
     # One write to a file opened for appending: whole lines, whoever else writes.
-    fd = os.open(SITE + "/notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    fd = os.open(SITE + "/notes", os.O_WRONLY | os.O_APPEND)
     os.write(fd, (text + "\\n").encode())
     os.close(fd)
 
@@ -100,19 +100,26 @@ class Command:
 
 @dataclass
 class Site:
-    """Everything lies below `folder`; commands find nothing of this machine's user."""
+    """Everything lies below `folder`; commands find nothing of this machine's user.
+
+    `public`: a folder that jobs of every account can reach; there they note what they do, and wait at gates.
+    """
 
     folder: Path
     lab: Lab
+    public: Path
     env: dict[str, str] = field(default_factory=dict)
     commands: list[Command] = field(default_factory=list)
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for each in ("home", "gates", "storage", "batches", "commands"):
+        for each in ("home", "storage", "batches", "commands"):
             (self.folder / each).mkdir(parents=True)
-        (self.folder / "gates").chmod(0o755)
+        (self.public / "gates").mkdir()
+        (self.public / "notes").touch()
+        for each in (self.public, self.public / "gates", self.public / "notes"):
+            each.chmod(0o777)
         self.settings = {"storage": str(self.storage), "ssh_config": str(self.lab.ssh_config)}
         self.env = {
             "PATH": os.environ["PATH"],
@@ -138,22 +145,24 @@ class Site:
 
     # --- nodes ---
 
-    def node(self, name: str, *config: str, **settings: Any) -> LabNode:
-        """Start a node over ssh and put it into the inventory; `config` is for its sshd."""
-        node = self.lab.add(name, config)
-        self._enter({"name": name, "scratch": str(node.scratch)} | settings)
+    def node(self, name: str, *config: str, within: Sequence[str] = (), **settings: Any) -> LabNode:
+        """Start a node over ssh and put it into the inventory; `config` is for its sshd, `within` runs that."""
+        node = self.lab.add(name, config, within=within)
+        self.enter(name, scratch=str(node.scratch), **settings)
         return node
 
     def local(self, name: str = "here", **settings: Any) -> Path:
         """Put this machine into the inventory; returns our folder on it."""
         scratch = self.folder / f"{name}-scratch"
         scratch.mkdir(exist_ok=True)
-        self._enter({"name": name, "connection": "local", "scratch": str(scratch)} | settings)
+        self.enter(name, connection="local", scratch=str(scratch), **settings)
         return scratch / f"distribute-{os.getuid()}"
 
-    def _enter(self, entry: dict[str, Any]) -> None:
-        entry["env"] = {"SITE": str(self.folder)} | entry.get("env", {})
-        self.entries[entry["name"]] = entry
+    def enter(self, name: str, **settings: Any) -> None:
+        """Put a node into the inventory."""
+        # Start-up files of whoever runs the tests may set a PATH with anything in it.
+        env = {"SITE": str(self.public), "PATH": "/usr/local/bin:/usr/bin:/bin", **settings.pop("env", {})}
+        self.entries[name] = {"name": name, "env": env, **settings}
         self.write_inventory()
 
     def write_inventory(self, **settings: Any) -> None:
@@ -263,12 +272,11 @@ class Site:
     def open(self, *gates: str) -> None:
         """Let jobs pass that wait at a gate."""
         for gate in gates:
-            (self.folder / "gates" / gate).touch()
+            (self.public / "gates" / gate).touch()
 
     def notes(self, word: str = "") -> list[str]:
         """What builds and jobs noted outside their folders, in order; those that begin with `word`, without it."""
-        path = self.folder / "notes"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = (self.public / "notes").read_text().splitlines()
         return [line.removeprefix(word).strip() for line in lines if line.startswith(word)]
 
     def results(self, job: str = "", batch: str = "b") -> Path:
@@ -298,7 +306,7 @@ class Site:
 
     def processes(self) -> list[tuple[int, str]]:
         """Everything that builds and jobs of this site run now, wherever it went."""
-        mark = f"SITE={self.folder}".encode()
+        mark = f"SITE={self.public}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):

@@ -143,20 +143,16 @@ def test_time_without_a_coordinator_is_no_silence_of_the_nodes(site: Site) -> No
     assert second.interrupt() == 0
 
 
-REBOOTED = """\
-#!/bin/sh
-# A login on a machine that has a boot id of its own.
-exec unshare -m /bin/sh -c 'mount --bind {boot_id} /proc/sys/kernel/random/boot_id && eval "$SSH_ORIGINAL_COMMAND"'
-"""
+# sshd sees a boot id of its own, and so does everything that is started over it.
+REBOOTED = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("scratch", ["kept", "emptied"])
 def test_a_job_whose_node_was_restarted_is_tried_again(site: Site, scratch: str) -> None:
-    boot_id, login = site.folder / "boot_id", site.folder / "login"
+    boot_id = site.folder / "boot_id"
     boot_id.write_text("00000000-0000-4000-8000-000000000001\n")
-    login.write_text(REBOOTED.format(boot_id=boot_id))
-    node = site.node("lab1", f"ForceCommand /bin/sh {login}")
+    node = site.node("lab1", within=["unshare", "-m", "sh", "-c", REBOOTED, str(boot_id)])
     command = site.start("run", site.batch(["job"], run="note('begin ' + JOB)\ngate('run')\nnote('end ' + JOB)\n"))
     site.wait(lambda: site.notes("begin") and site.states() == {"job": "running"}, "it runs")
     node.sshd.stop()

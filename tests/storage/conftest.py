@@ -14,7 +14,7 @@ from distribute_ssh.node.local import LocalLink
 from distribute_ssh.storage.disk import LocalStorage
 from distribute_ssh.storage.folder import Storage, open_storage
 from distribute_ssh.storage.remote import SftpStorage
-from tests.storage.places import Node, Route
+from tests.storage.places import Node, Route, connecting
 
 ROUTES = [
     pytest.param("local-folder", id="local to a folder"),
@@ -33,22 +33,14 @@ async def route(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     store.mkdir()
     async with AsyncExitStack() as opened:
         link: Link = LocalLink("here")
-        connector = None
         if source == "ssh":
-            connector = request.getfixturevalue("shared_lab").connector()
-            opened.push_async_callback(connector.close)
-            link = await connector.open("lab1", "lab1")
+            connect = await opened.enter_async_context(connecting(request.getfixturevalue("shared_lab")))
+            link = await connect("lab1", user=None, port=None)
         opened.push_async_callback(link.close)
         storage: Storage = LocalStorage(store)
         if target == "files":
             storage = SftpStorage(LocalFiles(), str(store).encode(), str(store))
         elif target == "sftp":
-            assert connector is not None
-            reach = connector
-
-            async def connect(host: str, *, user: str | None, port: int | None) -> Link:
-                return await reach.open("storage", host, user=user, port=port)
-
             storage = await opened.enter_async_context(open_storage(f"sftp://lab1{store}", connect))
         yield Route(link, node, storage, store)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from distribute_ssh.errors import StorageError, UnreachableError
 from distribute_ssh.node.files import File, Files
 from distribute_ssh.node.link import Finished, Link, Process
 from distribute_ssh.storage.disk import LocalStorage
-from distribute_ssh.storage.folder import Failures, Small, Writer
+from distribute_ssh.storage.folder import Failures, Small, Stamp, Writer
 
 
 class BreakingLink:
@@ -89,16 +89,27 @@ def _breaking_files(files: Files, link: BreakingLink) -> Files:
             return getattr(files, name)
 
         async def open_read(self, path: bytes) -> File:
-            file = await files.open_read(path)
-            read = file.read
+            return _BreakingFile(await files.open_read(path), link)
 
-            async def counted(offset: int, size: int) -> bytes:
-                return link.count(await read(offset, size))
+    return Breaking()
 
-            file.read = counted  # type: ignore[method-assign]
-            return file
 
-    return Breaking()  # type: ignore[return-value]
+class _BreakingFile:
+    def __init__(self, file: File, link: BreakingLink) -> None:
+        self._file = file
+        self._link = link
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return self._link.count(await self._file.read(offset, size))
+
+    async def write(self, offset: int, data: bytes) -> None:
+        await self._file.write(offset, data)
+
+    async def sync(self) -> None:
+        await self._file.sync()
+
+    async def close(self) -> None:
+        await self._file.close()
 
 
 class KilledError(StorageError):
@@ -114,17 +125,11 @@ class DyingStorage(LocalStorage):
         self.dies_at = dies_at
 
     def _act(self) -> bool:
-        """Count an act; whether this is the one that is done by half. Raises KilledError where there is nobody any more."""
+        """Count an act; whether this is the one done by half. Raises KilledError where nobody is left."""
         self.acts += 1
         if self.acts > self.dies_at:
             raise KilledError("killed")
         return self.acts == self.dies_at
-
-    async def _half(self, items: Sequence[Any], act: Callable[[Any], Awaitable[Any]]) -> Any:
-        if not self._act():
-            return await act(items)
-        await act(items[: len(items) // 2])
-        raise KilledError("killed")
 
     async def put(self, files: Sequence[Small]) -> Failures:
         if not self._act():
@@ -135,27 +140,44 @@ class DyingStorage(LocalStorage):
         raise KilledError("killed")
 
     async def make_folders(self, paths: Sequence[bytes], mode: int = 0o700) -> Failures:
-        parent = super()
-        return await self._half(paths, lambda some: parent.make_folders(some, mode))
+        if not self._act():
+            return await super().make_folders(paths, mode)
+        await super().make_folders(paths[: len(paths) // 2], mode)
+        raise KilledError("killed")
 
     async def make_links(self, links: Mapping[bytes, bytes]) -> Failures:
-        parent = super()
-        return await self._half(list(links.items()), lambda some: parent.make_links(dict(some)))
+        if not self._act():
+            return await super().make_links(links)
+        await super().make_links(dict(list(links.items())[: len(links) // 2]))
+        raise KilledError("killed")
 
-    async def stamp(self, stamps: Sequence[Any]) -> Failures:
-        return await self._half(stamps, super().stamp)
+    async def stamp(self, stamps: Sequence[Stamp]) -> Failures:
+        if not self._act():
+            return await super().stamp(stamps)
+        await super().stamp(stamps[: len(stamps) // 2])
+        raise KilledError("killed")
 
     async def remove(self, paths: Sequence[bytes]) -> Failures:
-        return await self._half(paths, super().remove)
+        if not self._act():
+            return await super().remove(paths)
+        await super().remove(paths[: len(paths) // 2])
+        raise KilledError("killed")
 
     async def rename(self, pairs: Sequence[tuple[bytes, bytes]]) -> Failures:
-        return await self._half(pairs, super().rename)
+        if not self._act():
+            return await super().rename(pairs)
+        await super().rename(pairs[: len(pairs) // 2])
+        raise KilledError("killed")
 
     async def sync(self, paths: Sequence[bytes]) -> None:
-        await self._half(paths, super().sync)
+        if self._act():
+            raise KilledError("killed")
+        await super().sync(paths)
 
     async def sync_names(self, folders: Sequence[bytes]) -> None:
-        await self._half(folders, super().sync_names)
+        if self._act():
+            raise KilledError("killed")
+        await super().sync_names(folders)
 
     async def open(self, path: bytes, *, fresh: bool) -> Any:
         if self._act():

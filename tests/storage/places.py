@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from distribute_ssh.node.link import Link
 from distribute_ssh.node.probe import Facts
 from distribute_ssh.storage.archive import Outcome, Parcel, archive
-from distribute_ssh.storage.folder import Storage
+from distribute_ssh.storage.folder import Connect, Storage
+from tests.support.lab import Lab
 
 ALL = Facts(has_tar=True, find_printf=True)
 MTIME = 1_600_000_000
@@ -71,6 +73,18 @@ class Route:
     def batch(self) -> Path:
         """The batch's folder in storage."""
         return self.store / "ns" / "batch"
+
+
+@asynccontextmanager
+async def connecting(lab: Lab) -> AsyncIterator[Connect]:
+    """How the machines of a lab are reached."""
+    connector = lab.connector()
+
+    async def connect(host: str, *, user: str | None, port: int | None) -> Link:
+        return await connector.open(host, host, user=user, port=port)
+
+    yield connect
+    await connector.close()
 
 
 def parcel(name: str, attempt: int = 1) -> Parcel:

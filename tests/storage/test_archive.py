@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -325,3 +326,17 @@ async def test_a_scratch_folder_that_is_gone_is_the_nodes_trouble(route: Route) 
     assert not outcome.published
     assert isinstance(outcome.error, NodeError)
     assert "scratch folder" in str(outcome.reason)
+
+
+async def test_what_is_held_in_memory_does_not_grow_with_what_passes(local: Route) -> None:
+    files = {b"%04d" % n: os.urandom(50_000) for n in range(1000)} | {b"big": os.urandom(60_000_000)}
+    local.node.attempt("job", files)
+    del files
+    tracemalloc.start()
+    try:
+        [outcome] = await local.archive("job")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert outcome.published, outcome.reason
+    assert peak < 35_000_000, f"{peak:,} bytes for {outcome.bytes:,}"

@@ -78,7 +78,7 @@ async def test_a_group_killed_at_any_act_is_whole_after_the_second_call(local: R
 async def test_after_a_cut_only_what_is_missing_comes_again(
     local: Route, facts: Facts, part: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distribute_ssh.storage.archive.RESUMED", 1 << 20)
+    monkeypatch.setattr("distribute_ssh.storage.resume.WORTH_IT", 1 << 20)
     save = local.node.attempt("job", FILES)
     total = sum(map(len, FILES.values()))
     link = BreakingLink(local.link, int(total * part))
@@ -166,7 +166,12 @@ async def test_cancelling_leaves_what_can_be_resumed(local: Route) -> None:
     save = local.node.attempt("job", FILES)
     link = BreakingLink(local.link)
     task = asyncio.create_task(local.archive("job", link=link))
-    link.on_bytes = lambda came: task.cancel() if came > 6_000_000 else None
+
+    def cancel(came: int) -> None:
+        if came > 6_000_000:
+            task.cancel()
+
+    link.on_bytes = cancel
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await _is_whole_or_absent(local, "job") == 0
@@ -248,8 +253,11 @@ async def test_a_file_that_grows_during_the_copy_is_fetched_again(local: Route, 
 async def test_a_file_that_never_rests_is_not_published_but_named(local: Route) -> None:
     save = local.node.attempt("job", {b"restless": b"1", b"big": bytes(2_000_000)})
     link = BreakingLink(local.link)
-    # Twice in each round: between the two lists, whichever bytes come first.
-    link.on_bytes = lambda came: (save / "restless").write_text(str(came)) and None
+
+    def write(came: int) -> None:
+        (save / "restless").write_text(str(came))
+
+    link.on_bytes = write
     [outcome] = await local.archive("job", link=link)
     assert not outcome.published
     assert "change while they are brought in: restless" in str(outcome.reason)

@@ -71,19 +71,18 @@ def test_every_format_is_read_in_pieces_of_any_size(form: int, piece: int) -> No
     assert reader.rest == b"what follows"
 
 
-@pytest.mark.parametrize("program", ["tar", "bsdtar", "busybox"])
+@pytest.mark.parametrize("program", ["tar", "busybox"])
 def test_what_real_programs_write_is_read(program: str, tmp_path: Path) -> None:
     path = shutil.which(program)
     if path is None:
         pytest.skip(f"left out: there is no {program}")
-    names = [name for name in NAMES if program != "bsdtar" or "ü" not in name]
-    for name in names:
+    for name in NAMES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(CONTENTS[name])
-    command = [path, *(["tar"] if program == "busybox" else []), "-cf", "-", *names]
+    command = [path, *(["tar"] if program == "busybox" else []), "-cf", "-", *NAMES]
     stream = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
     files, reader = read(stream + END)
-    assert files == [(name.encode(), CONTENTS[name]) for name in names]
+    assert files == [(name.encode(), CONTENTS[name]) for name in NAMES]
     assert reader.ended
 
 

@@ -40,9 +40,22 @@ class Lab:
         self.key = make_key(folder / "id_lab")
         self.ssh_config.touch()
 
-    def add(self, name: str, config: Sequence[str] = (), *, known: bool = True, ssh: Sequence[str] = ()) -> LabNode:
-        """Start a node. `config`: lines for its sshd; `ssh`: lines for its block; `known`: its host key is trusted."""
-        node = LabNode(name, Sshd(self.folder / name / "sshd", self.key, config), self.folder / name / "scratch")
+    def add(
+        self,
+        name: str,
+        config: Sequence[str] = (),
+        *,
+        known: bool = True,
+        ssh: Sequence[str] = (),
+        within: Sequence[str] = (),
+    ) -> LabNode:
+        """Start a node.
+
+        `config`: lines for its sshd; `ssh`: lines for its block; `known`: its host key is trusted; `within`: a command
+        that runs its sshd.
+        """
+        sshd = Sshd(self.folder / name / "sshd", self.key, config, within=within)
+        node = LabNode(name, sshd, self.folder / name / "scratch")
         node.scratch.mkdir()
         node.sshd.start()
         self.nodes[name] = node

@@ -33,9 +33,13 @@ def public(key: Path) -> str:
 class Sshd:
     """One sshd. `folder` holds all it needs; `client_key` opens the account of whoever runs the tests."""
 
-    def __init__(self, folder: Path, client_key: Path, config: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, client_key: Path, config: Sequence[str] = (), *, within: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.config = list(config)
+        self.sftp = next((path for path in SFTP_SERVERS if Path(path).exists()), "internal-sftp")
+        self.within = list(within)  # a command that runs it, as `unshare` does
         self.port = 0
         self.host_key = folder / "host_key"
         self.log = folder / "log"
@@ -95,7 +99,6 @@ class Sshd:
         return found
 
     def _listens(self) -> bool:
-        sftp = next((path for path in SFTP_SERVERS if Path(path).exists()), "internal-sftp")
         config = self.folder / "sshd_config"
         config.write_text(
             "\n".join(
@@ -104,9 +107,10 @@ class Sshd:
                     f"Port {self.port}",
                     "ListenAddress 127.0.0.1",
                     f"HostKey {self.host_key}",
-                    f"AuthorizedKeysFile {self.folder}/authorized_keys",
+                    # The second is for accounts that may not look into a folder of root's.
+                    f"AuthorizedKeysFile {self.folder}/authorized_keys .ssh/authorized_keys",
                     f"PidFile {self.folder}/pid",
-                    f"Subsystem sftp {sftp}",
+                    f"Subsystem sftp {self.sftp}",
                     "UsePAM no",
                     "StrictModes no",
                     "PasswordAuthentication no",
@@ -121,7 +125,7 @@ class Sshd:
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [*guard, str(PROGRAM), "-D", "-e", "-f", str(config)],
+                [*guard, *self.within, str(PROGRAM), "-D", "-e", "-f", str(config)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

@@ -350,7 +350,7 @@ def test_the_live_view_shows_jobs_bytes_and_the_range_of_the_eta() -> None:
 def test_the_live_view_fits_every_terminal(width: int, height: int) -> None:
     active = [Active(f"a_rather_long_name_of_a_job_{n}", State.RUNNING, f"workstation{n}", NOW) for n in range(200)]
     moving = [Moving(f"workstation{n}", "results", 1, None, 1.0) for n in range(50)]
-    lines = drawn(picture(active=active, moving=moving, waits="because " * 3), width, height)
+    lines = drawn(picture(active=active, moving=moving, waits="because " * 90), width, height)
     assert len(lines) <= height
     assert all(cells(line) <= width for line in lines)
 
@@ -420,7 +420,8 @@ def test_a_check_says_what_to_do_about_it() -> None:
 
 
 def test_a_probe_is_a_line_for_each_node() -> None:
-    assert machines.probed_text({"lab1": None, "lab10": "no answer"}) == "lab1   ok\nlab10  no answer\n"
+    answers = {"lab1": None, "lab10": "no answer\n  try by hand: ssh lab10"}
+    assert machines.probed_text(answers) == "lab1   ok\nlab10  no answer\n         try by hand: ssh lab10\n"
 
 
 # --- plan ---
@@ -469,6 +470,12 @@ def test_every_node_that_takes_nothing_says_why() -> None:
     assert "d/s: 9 jobs waiting" in text
     assert "  every node is away" in text
     assert "lab3  is drained: disk" in text
+
+
+def test_a_job_that_waits_on_its_node_says_what_for() -> None:
+    waiting = job("a", "archiving", reason="storage is full") | {"request": None}
+    text = explanation.batch_text(explained(counts={"archiving": 1}, jobs=[waiting]))
+    assert "a  archiving on lab1: storage is full" in text
 
 
 def test_a_queue_that_nobody_drives_is_the_first_reason() -> None:

@@ -5,7 +5,7 @@ CREATE TABLE "_sqlite_migrations" (
    "name" TEXT,
    "applied_at" TEXT
 );
-INSERT INTO "_sqlite_migrations" VALUES(1,'queue','m001_queue','2026-11-22 22:40:32.197042+00:00');
+INSERT INTO "_sqlite_migrations" VALUES(1,'queue','m001_queue','2026-11-22 23:08:44.335009+00:00');
 CREATE TABLE attempts (               -- outlive their job: a node may still hold something of one that was dropped
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     token TEXT NOT NULL UNIQUE,
@@ -22,11 +22,12 @@ CREATE TABLE attempts (               -- outlive their job: a node may still hol
     ended_at REAL,
     exit TEXT,
     ending TEXT,
+    paused_seconds REAL NOT NULL DEFAULT 0,
     UNIQUE (job_id, number)
 ) STRICT;
-INSERT INTO "attempts" VALUES(1,'b76db4df-0e306c7f4493eac0',1,1,'b76db4df-0000c8c0ddce015d',1,'n1',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
-INSERT INTO "attempts" VALUES(2,'b76db4df-9b859bdd76c47766',2,1,'b76db4df-0000c8c0ddce015d',1,'n2',0,'placed',NULL,1795000000.0,NULL,NULL,NULL,NULL);
-INSERT INTO "attempts" VALUES(3,'b76db4df-dc1acb1e6cb72109',3,1,'b76db4df-0000c8c0ddce015d',1,'n3',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL);
+INSERT INTO "attempts" VALUES(1,'b0b4f4a0-321d0286f225e98c',1,1,'b0b4f4a0-883ea0117104610e',1,'n1',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL,0.0);
+INSERT INTO "attempts" VALUES(2,'b0b4f4a0-165fb469d7bc6156',2,1,'b0b4f4a0-883ea0117104610e',1,'n2',0,'placed',NULL,1795000000.0,NULL,NULL,NULL,NULL,0.0);
+INSERT INTO "attempts" VALUES(3,'b0b4f4a0-4dd49e84a683a66f',3,1,'b0b4f4a0-883ea0117104610e',1,'n3',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL,0.0);
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     token TEXT NOT NULL UNIQUE,
@@ -48,7 +49,7 @@ CREATE TABLE batches (
     recorded_at REAL,                 -- when batch.json was last written to storage; NULL: it is due
     UNIQUE (namespace, batch)
 ) STRICT;
-INSERT INTO "batches" VALUES(1,'b76db4df-0000c8c0ddce015d','lab','study','ann',1795000000.0,'python','["gcc", "python3"]',NULL,'[["build.dat","44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66",5,"file",false]]','[["mesh.dat","d30ca7a7a32bf5772dc5eb2a2e7bd35737eff795ad74f2479b359716b59abdfa",4,"file",false]]','[]','build-1','{}','meta: {}
+INSERT INTO "batches" VALUES(1,'b0b4f4a0-883ea0117104610e','lab','study','ann',1795000000.0,'python','["gcc", "python3"]',NULL,'[["build.dat","44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66",5,"file",false]]','[["mesh.dat","d30ca7a7a32bf5772dc5eb2a2e7bd35737eff795ad74f2479b359716b59abdfa",4,"file",false]]','[]','build-1','{}','meta: {}
 ',NULL,NULL,NULL);
 CREATE TABLE builds (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -71,7 +72,7 @@ CREATE TABLE coordinator (            -- one row: this queue, and who drives it
     epoch INTEGER NOT NULL,
     host TEXT, boot_id TEXT, pid INTEGER, starttime INTEGER, since REAL
 ) STRICT;
-INSERT INTO "coordinator" VALUES(1,'b76db4df',0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "coordinator" VALUES(1,'b0b4f4a0',0,NULL,NULL,NULL,NULL,NULL);
 CREATE TABLE history (                -- refers to jobs by number and by name: it outlives them
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
@@ -134,10 +135,14 @@ CREATE TABLE nodes (
     unreachable_since REAL,
     unreachable_reason TEXT,
     drained TEXT,                     -- why; NULL: it is not
+    drained_until REAL,               -- NULL: until somebody says so
     probation_until REAL,
-    failures TEXT NOT NULL DEFAULT '[]'
+    failures TEXT NOT NULL DEFAULT '[]',
+    request TEXT,                     -- JSON: a pause or a resume that was asked for and is not so yet
+    lease TEXT,                       -- JSON: the pause that stood there when it was last asked
+    entry TEXT                        -- JSON: what the inventory said of it; one that left it may still hold jobs
 ) STRICT;
-INSERT INTO "nodes" VALUES('n1','{"cores": 8}',NULL,1.0,NULL,NULL,NULL,NULL,'[]');
+INSERT INTO "nodes" VALUES('n1','{"cores": 8}',NULL,1.0,NULL,NULL,NULL,NULL,NULL,'[]',NULL,NULL,NULL);
 CREATE TABLE tally (
     batch_id INTEGER NOT NULL,
     state TEXT NOT NULL,
