@@ -4,7 +4,8 @@
 
 Whole processes are timed, interleaved; the medians go into the table. Ours is a fresh Python that imports, connects,
 archives one attempt (with hashes, record and sync to disk, which rsync does without) and publishes it. "Again": an
-attempt that was brought in whole but not published is taken up anew.
+attempt that was brought in whole but not published is taken up anew. "The call": what a coordinator that is up and
+connected spends on it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
 TOKEN = "bench0-attempt"
+Seconds = tuple[float, float, float]
 
 
-def child(config: str, known_hosts: str, node: str, store: str, stop: bool) -> None:
+def child(config: str, known_hosts: str, node: str, store: str, ending: str) -> None:
     """Archive the one attempt there is; what a coordinator does, without its queue."""
     from distribute_ssh.node.connection import Connector, KnownHosts
     from distribute_ssh.node.probe import Facts
@@ -42,10 +44,13 @@ def child(config: str, known_hosts: str, node: str, store: str, stop: bool) -> N
     async def run() -> None:
         connector = Connector(KnownHosts(Path(known_hosts)), config=Path(config))
         link = await connector.open("lab1", "lab1")
+        stop = ending == "stopped"
         storage = Stopped(Path(store)) if stop else LocalStorage(Path(store))
+        began = time.perf_counter()
         parcel = Parcel(TOKEN, "bench", "batch", "job", "job_output.txt", {"attempt": 1})
         facts = Facts(has_tar=True, find_printf=True)
         [outcome] = await archive(link, os.fsencode(node), [parcel], storage, facts=facts)
+        print(time.perf_counter() - began)
         await link.close()
         if outcome.published == stop:
             raise SystemExit(f"not as expected: {outcome}")
@@ -75,9 +80,13 @@ class Case:
         self.copy.mkdir()
         os.sync()  # what earlier runs left to write is not this one's
 
-    def ours(self, *, stop: bool = False) -> None:
+    def ours(self, *, stop: bool = False) -> float:
+        """Bring it in by us; returns the seconds of the call alone."""
         command = [sys.executable, str(HERE), "--child", str(self.config), str(self.known_hosts), str(self.node)]
-        subprocess.run([*command, str(self.store), str(int(stop))], check=True)
+        ended = subprocess.run(
+            [*command, str(self.store), "stopped" if stop else "published"], check=True, capture_output=True
+        )
+        return float(ended.stdout)
 
     def rsync(self) -> None:
         source = f"lab1:{self.node}/attempts/{TOKEN}/save/"
@@ -91,28 +100,29 @@ class Case:
         (batch / f".part-{TOKEN}.journal").write_bytes(journal)
 
 
-def timed(act: Callable[[], None]) -> float:
+def both(case: Case) -> Seconds:
+    """How long ours took, its call alone, rsync."""
     began = time.perf_counter()
-    act()
-    return time.perf_counter() - began
+    call = case.ours()
+    between = time.perf_counter()
+    case.rsync()
+    return between - began, call, time.perf_counter() - between
 
 
-def measure(case: Case, rounds: int) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Seconds of each run: ours, rsync; ours again, rsync again."""
-    first_ours, first_rsync, again_ours, again_rsync = [], [], [], []
+def measure(case: Case, rounds: int) -> tuple[list[Seconds], list[Seconds]]:
+    """What `both` took, each time; and each time again."""
+    first, again = [], []
     for _ in range(rounds):
         case.renew()
-        first_ours.append(timed(case.ours))
-        first_rsync.append(timed(case.rsync))
+        first.append(both(case))
     case.renew()
     case.ours(stop=True)
     case.rsync()
     journal = (case.store / "bench" / "batch" / f".part-{TOKEN}.journal").read_bytes()
     for _ in range(rounds):
-        again_ours.append(timed(case.ours))
-        again_rsync.append(timed(case.rsync))
+        again.append(both(case))
         case.unpublish(journal)
-    return first_ours, first_rsync, again_ours, again_rsync
+    return first, again
 
 
 def small_files(save: Path) -> None:
@@ -137,18 +147,18 @@ def main() -> None:
         lab = Lab(Path(folder) / "lab")
         try:
             lab.add("lab1")
-            print(f"{'':34} {'distribute':>10} {'rsync':>8} {'ratio':>6}   (medians of {rounds}, seconds)")
+            print(f"medians of {rounds}, seconds {'':14} distribute  (the call)    rsync  ratio")
             for name, fill in (("2,000 files of 4 KiB", small_files), ("one file of 512 MiB", big_file)):
                 case = Case(Path(folder) / name.replace(" ", "-"), lab.folder, fill)
-                ours, rsync, ours_again, rsync_again = map(statistics.median, measure(case, rounds))
-                for row, we, they in ((name, ours, rsync), (f"{name}, again", ours_again, rsync_again)):
-                    print(f"{row:34} {we:10.3f} {they:8.3f} {we / they:6.2f}", flush=True)
+                for row, took in zip((name, f"{name}, again"), measure(case, rounds), strict=True):
+                    ours, call, rsync = map(statistics.median, zip(*took, strict=True))
+                    print(f"{row:36} {ours:10.3f} {call:11.3f} {rsync:8.3f} {ours / rsync:6.2f}", flush=True)
         finally:
             lab.close()
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        child(*sys.argv[2:6], stop=sys.argv[6] == "1")
+        child(*sys.argv[2:7])
     else:
         main()

@@ -13,6 +13,7 @@ from distribute_ssh.views.document import Document, dump
 
 if TYPE_CHECKING:
     from distribute_ssh.model.inventory import Inventory
+    from distribute_ssh.model.lease import Lease, NodeRequest
     from distribute_ssh.model.settings import Config, Places
     from distribute_ssh.store.queue import Queue
 
@@ -69,6 +70,13 @@ class App:
     def silent_nodes(self) -> dict[str, float]:
         """The nodes that do not answer, and since when."""
         return {row.name: row.unreachable_since for row in self.queue.nodes().values() if row.unreachable_since}
+
+    def pauses(self, now: float) -> dict[str, NodeRequest | Lease]:
+        """The nodes that are paused, or asked to be."""
+        from distribute_ssh.model.lease import in_force
+
+        found = {row.name: in_force(row.request, row.lease, now) for row in self.queue.nodes().values()}
+        return {name: pause for name, pause in found.items() if pause}
 
     def find_inventory(self) -> Path | None:
         """Which inventory file holds; None where there is none, and this machine is the only node."""

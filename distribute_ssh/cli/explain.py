@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -12,6 +12,7 @@ from distribute_ssh.cli.group import Verb
 from distribute_ssh.cli.names import complete_batch, find_batch, find_job
 from distribute_ssh.plan.schedule import explain as why
 from distribute_ssh.snapshot import snapshot
+from distribute_ssh.views.batches import pause_reason, with_pauses
 from distribute_ssh.views.document import document
 from distribute_ssh.views.explanation import batch_data, batch_text, job_data, job_text
 
@@ -28,11 +29,12 @@ def explain(app: App, batch: str, job: str | None) -> None:
     found, now = find_batch(app, batch), time.time()
     reasons = [asdict(reason) for reason in why(snapshot(app.queue, app.nodes, now), found.id, now)]
     if job is None:
-        (status,) = app.queue.status(found.name)["batches"]
+        (status,) = with_pauses(app.queue.status(found.name), app.pauses(now), now)["batches"]
         content = batch_data(status, reasons, driven=app.is_driven)
         names = [each["name"] for each in content["jobs"]]
         app.answer(document(**content), lambda: batch_text(content, app.width), names)
         return
     one = find_job(app, found, job)
+    one = replace(one, reason=pause_reason(one.state, one.node, app.pauses(now), now) or one.reason)
     content = job_data(found, one, app.queue.attempts(one.id), reasons, app.silent_nodes(), driven=app.is_driven)
     app.answer(document(**content), lambda: job_text(content, now), [one.name])

@@ -12,7 +12,7 @@ from distribute_ssh.cli.app import App, write
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.cli.names import complete_batch, find_batch, find_job
 from distribute_ssh.model.units import iso
-from distribute_ssh.views.batches import batches_table, history_table, jobs_table, with_unreachable
+from distribute_ssh.views.batches import batches_table, history_table, jobs_table, with_pauses, with_unreachable
 from distribute_ssh.views.document import document
 
 WATCH = 1.0  # seconds between two looks
@@ -44,7 +44,8 @@ def _status(app: App, name: str | None) -> dict[str, Any]:
         return document(batches=[])
     name = None if name is None else find_batch(app, name).name
     found = app.queue.status(name)
-    return with_unreachable(found, app.silent_nodes())
+    now = time.time()
+    return with_pauses(with_unreachable(found, app.silent_nodes()), app.pauses(now), now)
 
 
 def _show(app: App, found: dict[str, Any], with_jobs: bool) -> None:

@@ -20,11 +20,12 @@ from distribute_ssh.model.yamltext import Checker, Node, Scalar, Sequence, is_nu
 from distribute_ssh.model.yamltext import Mapping as YamlMapping
 
 LOST_AFTER = 900.0
+LONGEST_PAUSE = 4 * 3600.0
 
 _TOP = ("storage", "nodes", "defaults", "groups", "probes", "ssh_config", "lost_after")
 _SHARED = (
     *("user", "port", "identity", "slots", "scratch", "capabilities", "cores", "memory", "gpus"),
-    *("python", "env", "enabled", "reason"),
+    *("python", "env", "max_pause", "enabled", "reason"),
 )
 _OWN = ("name", "host", "connection")
 _ORIGINAL = ("ip", "transport_port", "keepalive_port", "cancel_port")  # of the original tool's nodes file
@@ -57,6 +58,7 @@ class NodeEntry:
     gpus: int | tuple[int, ...] | None = None  # how many, or which
     python: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
+    max_pause: float = LONGEST_PAUSE  # seconds a pause may take at most
     enabled: bool = True
     reason: str | None = None
 
@@ -271,6 +273,7 @@ class _Reader:
             "gpus": self.gpus(get("gpus"), f"{path}.gpus"),
             "python": check.parsed(get("python"), f"{path}.python", _python),
             "env": self.env(get("env"), f"{path}.env"),
+            "max_pause": check.parsed(get("max_pause"), f"{path}.max_pause", _patience),
             "enabled": check.boolean(get("enabled"), f"{path}.enabled"),
             "reason": check.line(get("reason"), f"{path}.reason"),
         }

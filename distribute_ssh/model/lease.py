@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-DEFAULT = 3600.0  # seconds a pause takes where nobody says how long
-LONGEST = 4 * 3600.0  # seconds a pause may take where the inventory says nothing else
-
 
 @dataclass(frozen=True, slots=True)
 class Lease:

@@ -104,6 +104,9 @@ def request(verb: str, number: int, *words: str) -> bytes:
     return (" ".join((verb, str(number), *words)) + "\n").encode("ascii")
 
 
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
 def read(line: bytes, nonce: str) -> Hello | Refusal | Event | Row | End | None:
     """Read a line from a node; None for everything that is not a well-formed line of ours."""
     if len(line) > LONGEST and b" hello " not in line[:64]:
@@ -112,14 +115,14 @@ def read(line: bytes, nonce: str) -> Hello | Refusal | Event | Row | End | None:
     if len(words) < 3 or words[0] != nonce:
         return None
     kind, rest = words[1], words[2:]
-    if kind == "hello" and len(rest) >= 4 and rest[2].isdigit():
+    if kind == "hello" and len(rest) >= 4 and _NUMBER.fullmatch(rest[2]):
         root = " ".join(rest[3:])
         return Hello(rest[1], int(rest[2]), root) if root.startswith("/") else None
     if kind in ("scratch", "full"):
         return Refusal(kind, " ".join(rest))
     if kind in EVENTS:
         return Event(kind, rest[0], " ".join(rest[1:])) if is_token(rest[0]) else None
-    if not (rest[0].isascii() and rest[0].isdigit()):
+    if not _NUMBER.fullmatch(rest[0]):
         return None
     if kind in ("done", "fail"):
         return End(int(rest[0]), kind == "done", " ".join(rest[1:]))

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, WAITING, State
+from distribute_ssh.model.lease import Lease, NodeRequest
 from distribute_ssh.model.units import format_duration, iso
 from distribute_ssh.views.eta import Eta, RunTimes, estimate
 from distribute_ssh.views.text import Column, table
-from distribute_ssh.views.times import clock, seconds, when
+from distribute_ssh.views.times import clock, pause_words, seconds, when
 
 _COLOURS: dict[str, str] = {
     **dict.fromkeys(ACTIVE, "cyan"),
@@ -20,6 +21,9 @@ _COLOURS: dict[str, str] = {
     State.SKIPPED: "yellow",
 }
 BAR = 10
+
+Pauses = Mapping[str, NodeRequest | Lease]
+"""The nodes that are paused, or asked to be."""
 
 
 def colour_of(state: str) -> str | None:
@@ -127,6 +131,25 @@ def with_unreachable(status: dict[str, Any], since: Mapping[str, float]) -> dict
     """Add to every batch which of the nodes that work for it are silent, and since when."""
     for batch in status["batches"]:
         batch["unreachable"] = {name: iso(since[name]) for name in batch.get("nodes", ()) if name in since}
+    return status
+
+
+def pause_reason(state: str, node: str | None, pauses: Pauses, now: float) -> str | None:
+    """Until when, by whom and why a paused job is; None for one that is not, or whose node does not say."""
+    pause = pauses.get(node or "") if state == State.PAUSED else None
+    return pause and pause_words(pause, now)
+
+
+def with_pauses(status: dict[str, Any], pauses: Pauses, now: float) -> dict[str, Any]:
+    """Add to every batch which of the nodes that work for it are paused, and to its paused jobs the reason."""
+    for batch in status["batches"]:
+        here = {name: pauses[name] for name in batch.get("nodes", ()) if name in pauses}
+        batch["paused"] = {
+            name: {"until": None if pause.until is None else iso(pause.until), "by": pause.who, "reason": pause.reason}
+            for name, pause in here.items()
+        }
+        for job in batch.get("jobs", ()):
+            job["reason"] = pause_reason(job["state"], job["node"], here, now) or job["reason"]
     return status
 
 

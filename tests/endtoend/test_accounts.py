@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,4 +82,3 @@ def test_a_node_without_python_is_told_as_such(site: Site) -> None:
     assert "python3" in site.do("run", site.batch(["job"], name="second"), code=4).said()
     assert site.states("second") == {}, "now that it is known, it is refused at once"
     assert not site.notes()
-    assert os.listdir(site.storage) == []

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,26 +78,26 @@ def refuses(lab: Lab, node: str) -> bool:
     return subprocess.run(quick, check=False, capture_output=True, timeout=30).returncode == 255
 
 
-def inside(lab: Lab, *nodes: str) -> set[str]:
-    """The namespaces of machines, as the kernel names them."""
-    found = set()
-    for node in nodes:
-        pid = lab.machines[node].first.pid
-        found |= {os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("net", "pid", "mnt", "uts", "ipc")}
-    return found
+def namespaces(lab: Lab, node: str) -> set[str]:
+    """Those of a machine, as the kernel names them."""
+    pid = lab.machines[node].first.pid
+    return {os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("net", "pid", "mnt", "uts", "ipc")}
 
 
-def in_namespaces(names: set[str]) -> list[tuple[str, ...]]:
-    """All processes that are in one of those namespaces, wherever they come from."""
-    found = []
+def inside(lab: Lab, *nodes: str) -> dict[Process, tuple[str, ...]]:
+    """All processes of machines, as this computer sees them, with their command lines."""
+    wanted = {os.readlink(f"/proc/{lab.machines[node].first.pid}/ns/pid") for node in nodes}
+    found = {}
     for each in processes.everything():
-        try:
-            held = {os.readlink(f"/proc/{each.pid}/ns/{kind}") for kind in ("net", "pid", "mnt", "uts", "ipc")}
-        except OSError:
-            continue  # it has just ended
-        if held & names:
-            found.append(each.command)
+        with contextlib.suppress(OSError):  # it has just ended
+            process = Process.written(Path(f"/proc/{each.pid}/stat"))
+            if process and os.readlink(f"/proc/{each.pid}/ns/pid") in wanted:
+                found[process] = each.command
     return found
+
+
+def is_any_alive(some: Iterable[Process]) -> bool:
+    return any(each.is_alive for each in some)
 
 
 def left_of(number: int) -> list[str]:
@@ -125,7 +125,7 @@ def test_each_machine_has_names_processes_and_files_of_its_own(lab: MakeLab) -> 
     boots = [over_ssh(made, node, "cat", "/proc/sys/kernel/random/boot_id") for node in ("node1", "node2")]
     computer = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert len({*boots, computer}) == 3
-    assert not inside(made, "node1") & inside(made, "node2")
+    assert not namespaces(made, "node1") & namespaces(made, "node2")
 
     over_ssh(made, "node1", "sleep 1000 > /dev/null 2>&1 &")
     assert "sleep 1000" in over_ssh(made, "node1", "ps", "-eo", "args")
@@ -215,11 +215,11 @@ def test_a_crash_ends_every_process_tells_nobody_and_keeps_files(lab: MakeLab) -
     made = lab(2)
     over_ssh(made, "node1", "echo kept > file; sync; (setsid sleep 1000 > /dev/null 2>&1 & )")
     made.login("node1", "ana").type("setsid sleep 1000 &")
-    names = inside(made, "node1")
-    wait_for(lambda: in_namespaces(names).count(("sleep", "1000")) == 2, "both run")
+    wait_for(lambda: list(inside(made, "node1").values()).count(("sleep", "1000")) == 2, "both run")
     with talk(made, "node1") as one, talk(made, "node2") as other:
+        there = inside(made, "node1")
         made.crash("node1")
-        assert not in_namespaces(names)
+        assert not is_any_alive(there)
         one.say("anybody there?")
         assert one.hears(SILENCE) is None
         assert one.process.poll() is None, "a machine without power resets no connection"
@@ -298,9 +298,9 @@ def test_labs_live_side_by_side_and_one_that_is_taken_down_leaves_nothing(lab: M
     goes.cut("node2")
     goes.crash("node3")
     goes.login("node1")
-    names = inside(goes, "node1", "node2")
+    there = inside(goes, "node1", "node2")
     goes.down()
-    assert not in_namespaces(names)
+    assert not is_any_alive(there)
     wait_for(lambda: not left_of(number), "even its attendant is gone")
     assert over_ssh(stays, "node1", "hostname") == "node1"
 
@@ -333,26 +333,25 @@ def number_of(maker: subprocess.Popen[str]) -> int:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_lab_ends_with_its_maker(maker: subprocess.Popen[str], how: signal.Signals) -> None:
     number = number_of(maker)
-    names = inside(Lab(Claim(number)), "node1", "node2")
-    assert len(names) == 10
+    there = inside(Lab(Claim(number)), "node1", "node2")
+    assert is_any_alive(there)
     maker.send_signal(how)
     wait_for(lambda: not left_of(number), "all of it is gone by itself")
-    assert not in_namespaces(names)
+    assert not is_any_alive(there)
 
 
 def test_what_nobody_could_take_down_the_next_lab_takes_down(maker: subprocess.Popen[str], lab: MakeLab) -> None:
     number = number_of(maker)
-    firsts = [machine.first for machine in Lab(Claim(number)).machines.values()]
+    there = inside(Lab(Claim(number)), "node1", "node2")
     (attendant,) = processes.running(sys.executable, "-m", "tests.lab", "attend", str(number))
     os.kill(attendant, signal.SIGKILL)
     take_down_leftovers()
-    assert all(first.is_alive for first in firsts), "it is not left over as long as its maker lives"
+    assert all(each.is_alive for each in there), "it is not left over as long as its maker lives"
     maker.kill()
     maker.wait()
-    assert all(first.is_alive for first in firsts)
     lab(1)
-    assert not any(first.is_alive for first in firsts)
-    assert not left_of(number)
+    assert not is_any_alive(there)
+    wait_for(lambda: not left_of(number), "nothing is left")
 
 
 def test_the_command_line_makes_a_lab_that_stays_and_does_everything_to_it(tmp_path: Path) -> None:

@@ -154,9 +154,7 @@ async def test_nothing_gains_cpu_time_while_paused_and_everything_does_afterward
     await until(lambda: all(cpu(pid) > before[name] for name, pid in pids.items()), "all go on")
 
 
-async def test_all_attempts_of_the_node_are_stopped_and_those_of_others_are_not(
-    desk: Resident, tmp_path: Path
-) -> None:
+async def test_all_attempts_of_the_node_are_stopped_and_those_of_others_are_not(desk: Resident, tmp_path: Path) -> None:
     one, two = await busy(desk, tmp_path, 1), await busy(desk, tmp_path, 1)
     (tmp_path / "other").mkdir()
     async with resident(LocalLink("other"), tmp_path / "other") as other:
@@ -187,23 +185,20 @@ async def test_a_paused_job_that_is_let_go_comes_to_its_end_as_if_nothing_had_be
 
 
 async def test_who_starts_mpi_ranks_is_told_to_stop_those_elsewhere(here: Resident, tmp_path: Path) -> None:
-    mpirun = tmp_path / "mpirun"
-    mpirun.write_text(
-        "#!/usr/bin/env python3\nimport signal, time\n"
+    (tmp_path / "mpirun.py").write_text(
+        "import ctypes, os, signal, time\n"
+        "ctypes.CDLL(None).prctl(15, b'mpirun')\n"
         f"signal.signal(signal.SIGTSTP, lambda *_: open({str(tmp_path / 'told')!r}, 'w').close())\n"
-        f"open({str(tmp_path / 'ready')!r}, 'w').close()\n"
+        f"open({str(tmp_path / 'pid.new')!r}, 'w').write(str(os.getpid()))\n"
+        f"os.rename({str(tmp_path / 'pid.new')!r}, {str(tmp_path / 'pid')!r})\n"
         "while True:\n    time.sleep(0.01)\n"
     )
-    mpirun.chmod(0o755)
-    # env goes by the name of python3: what an MPI installs is a program that is called so.
-    payload = f"exec python3 -c 'import os, ctypes; ctypes.CDLL(None).prctl(15, b\"mpirun\"); exec(open(\"{mpirun}\").read())'"
     token = new_token()
-    await here.start(token, job(payload, token=token))
-    await until((tmp_path / "ready").exists, "it listens")
+    await here.start(token, job(f"exec python3 {tmp_path}/mpirun.py", token=token))
+    await until((tmp_path / "pid").exists, "it listens")
     await pause(here)
     assert (tmp_path / "told").exists()
-    (pid,) = (each.pid for each in processes.everything() if str(mpirun) in " ".join(each.command))
-    assert state(pid) == "T"
+    assert state(int((tmp_path / "pid").read_text())) == "T"
 
 
 async def test_what_cannot_be_stopped_is_named(here: Resident) -> None:
@@ -218,7 +213,10 @@ async def test_what_cannot_be_stopped_is_named(here: Resident) -> None:
     await until(deaf, "it waits for its child")
     lease = await pause(here)
     assert lease is not None
-    assert lease.left == (f"{deaf()[0]} python3 -c {child}",)
+    (named,) = lease.left
+    pid, command = named.split(" ", 1)
+    assert [int(pid)] == deaf()
+    assert "python3 -c import ctypes" in command
 
 
 async def test_who_and_why_come_back_as_they_were_said(desk: Resident) -> None:
@@ -393,10 +391,16 @@ async def test_what_waits_for_the_end_can_be_killed_and_never_runs(here: Residen
 
 async def test_a_kill_gives_a_paused_job_the_time_to_end_in_order(here: Resident, tmp_path: Path) -> None:
     token, slot = new_token(), f"batches/{new_token()}/slot-0"
-    code = "import signal, sys, time\\ndef end(*_):\\n    time.sleep(0.5)\\n    open(\"distribute_save/state\", \"w\").close()\\n    sys.exit(9)\\n"
     (tmp_path / "run.py").write_text(
-        code.replace("\\n", "\n") + "signal.signal(signal.SIGTERM, end)\nopen('ready', 'w').close()\n"
-        "while True:\n    time.sleep(0.01)\n"
+        "import signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(0.5)\n"
+        "    open('distribute_save/state', 'w').close()\n"
+        "    sys.exit(9)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "open('ready', 'w').close()\n"
+        "while True:\n"
+        "    time.sleep(0.01)\n"
     )
     await here.start(token, job(f"exec python3 {tmp_path}/run.py", token=token, slot=slot))
     await until((here.room / slot / "ready").exists, "it listens")

@@ -60,6 +60,8 @@ class BreakingLink:
 
 
 class _BreakingProcess:
+    noise = b""
+
     def __init__(self, process: Process, link: BreakingLink) -> None:
         self._process = process
         self._link = link

@@ -53,6 +53,8 @@ class RogueLink:
 
 
 class _Answer:
+    noise = b""
+
     def __init__(self, answer: bytes) -> None:
         self._answer = BytesIO(answer)
 

@@ -54,7 +54,7 @@ def test_a_node_may_say_everything_about_itself(tmp_path: Path) -> None:
     nodes:
       - {name: lab3, host: lab3.campus.edu, user: distribute, port: 2222, slots: 2, scratch: ~/work, cores: 16,
          memory: 64G, gpus: 1, python: python3.12, identity: keys/lab, capabilities: [openfoam, a, a],
-         env: {HTTP_PROXY: "", OMP_PROC_BIND: close}, enabled: false, reason: "moves out, on Monday"}
+         env: {HTTP_PROXY: "", OMP_PROC_BIND: close}, max_pause: 1h30m, enabled: false, reason: "moves out, on Monday"}
     """
     (node,) = written(tmp_path, text).nodes
     assert node == NodeEntry(
@@ -71,6 +71,7 @@ def test_a_node_may_say_everything_about_itself(tmp_path: Path) -> None:
         gpus=1,
         python="python3.12",
         env={"HTTP_PROXY": "", "OMP_PROC_BIND": "close"},
+        max_pause=5400.0,
         enabled=False,
         reason="moves out, on Monday",
     )
