@@ -109,11 +109,12 @@ class Coordinator:
         """Whether a batch has ended, its record is in storage, and no node that answers holds anything of it."""
         if self._last is None or any(batch.id == batch_id for batch in self._last.to_record):
             return False
+        answering = {name for name, node in self.nodes.items() if node.is_connected or not node.tried.is_set()}
         return not any(
             any(ready.attempt.batch_id == batch_id for ready in work.attempts)
             or any(build.batch_id == batch_id for build, _ in work.builds)
             for node, work in self._last.work.items()
-            if node in self._last.live
+            if node in answering
         )
 
     @contextlib.asynccontextmanager
@@ -165,7 +166,7 @@ class Coordinator:
             log.warning("%s", error)
             self._told = told + self._told
             await asyncio.sleep(1.0)
-            return self._last or Ticked({}, (), frozenset(), None)
+            return self._last or Ticked({}, (), None)
         self._last = ticked
         for name, node in self.nodes.items():
             node.give(ticked.work.get(name, Work()))

@@ -47,7 +47,7 @@ class UsageError(DistributeError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a YAML file: where (1-based line and column), the key's path, what, and what would be right."""
+    """One thing wrong in a YAML file: where (line and column from 1), the key's path, what, and what would be right."""
 
     file: str
     line: int

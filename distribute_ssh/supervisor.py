@@ -55,6 +55,7 @@ POLL = 2.0  # seconds between looks at what runs: events wake us early, the poll
 POLL_IDLE = 10.0  # where nothing runs
 POLL_ADOPTED = 0.25  # attempts of an earlier channel cannot push their end to this one
 GROUP = 64  # attempts that share one listing and one stream
+GATHER = 0.2  # seconds an ended attempt waits for others to go to storage with it, while more run on the node
 GRACE = 10  # seconds between TERM and KILL
 STORAGE_RESERVE = 64 << 20  # bytes that stay free in storage
 RETRY, LONGEST_RETRY = 2.0, 60.0  # seconds until storage that was full or away is tried again; doubled each time
@@ -150,6 +151,7 @@ class Supervisor:
         self._retry = RETRY
         self._mine: set[str] = set()  # started on this channel: their events come here
         self._to_look: set[str] = set()
+        self._started: set[str] = set()  # said to have started; to be looked at, but not at once
         self._pausing = Pausing(self.name, hub.tell)
         self._asked = asyncio.Event()  # somebody asked something of the node
         self._wakers: list[asyncio.Event] = []
@@ -322,17 +324,20 @@ class Supervisor:
         self._retry = min(self._retry * 2, LONGEST_RETRY)
 
     async def _poll(self) -> None:
-        looked = time.monotonic()
+        looked = asked = time.monotonic()
         while True:
-            running = self._running()
-            adopted = running - self._mine
-            await asyncio.sleep(POLL_ADOPTED if adopted else POLL)
-            if running:
-                looked = time.monotonic()
-                self._to_look |= (adopted or running) & self._running()
+            await asyncio.sleep(POLL_ADOPTED)
+            running, now = self._running(), time.monotonic()
+            soon = ((running - self._mine) | self._started) & running
+            self._started.clear()
+            if running and now - looked > POLL:
+                looked, soon = now, running
+            if soon:
+                asked = now
+                self._to_look |= soon
                 self._wake()
-            elif time.monotonic() - looked > POLL_IDLE:  # somebody at its desk may have paused it
-                looked = time.monotonic()
+            elif now - asked > POLL_IDLE:  # somebody at its desk may have paused it
+                asked = now
                 self._pausing.heard((await self.room.look(()))[1])
 
     def _running(self) -> set[str]:
@@ -346,6 +351,9 @@ class Supervisor:
         if event.kind == "resumed":
             self._pausing.heard(None)  # where that is not so, the look says so
             self._to_look |= self._running()
+        elif event.kind == "started":
+            self._started.add(event.token)  # the next poll sees it, unless it ended by then, which saves a look
+            return
         else:
             self._to_look.add(event.token)
         self._wake()
@@ -512,8 +520,15 @@ class Supervisor:
         return due[:GROUP]
 
     async def _archive(self, items: list[Callable[[], Parcel]]) -> None:
+        if len(items) < GROUP and self._running():
+            # Short jobs end one by one: a moment later there are more of them for the same round trips.
+            await asyncio.sleep(GATHER)
+            items = self._archive_due()
         parcels = [make() for make in items]
         self._begin("archive", (parcel.token for parcel in parcels))
+        # An owner gets the machine back when the job has ended, and nothing writes into what is being brought in.
+        if left := await self.room.reap([parcel.token for parcel in parcels]):
+            log.warning("%s: %d processes that ended jobs left running would not end", self.name, left)
         troubles: dict[str, str] = {}
         try:
             outcomes = await archive(

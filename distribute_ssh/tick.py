@@ -6,7 +6,7 @@ the supervisors then make true. A tick that is lost (kill -9) is made again from
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -45,7 +45,7 @@ from distribute_ssh.plan import reconcile
 from distribute_ssh.plan.eligible import never_reason
 from distribute_ssh.plan.reconcile import Next, Sighting, Verdict
 from distribute_ssh.plan.schedule import place
-from distribute_ssh.snapshot import snapshot
+from distribute_ssh.snapshot import TAKEN, snapshot
 from distribute_ssh.store.change import Change
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.supervisor import Ready, Work
@@ -81,7 +81,6 @@ class Ticked:
 
     work: Mapping[str, Work]
     to_record: Sequence[Batch]  # their record in storage is due
-    live: frozenset[str]  # nodes that were connected
     next_at: float | None  # when time alone changes something
 
 
@@ -460,6 +459,10 @@ class Tick:
                 self._move_attempt(attempt, AttemptState.STARTING, boot_id=node.boot_id)
 
     def _place(self) -> None:
+        taken = Counter(attempt.node for attempt in self.attempts.values() if attempt.state in TAKEN)
+        is_room = any(taken[entry.name] < entry.slots for entry in self.inventory.nodes if entry.name in self.live)
+        if not (is_room and self.queue.work(self.now)):
+            return  # which is most ticks of a full lab, and of an idle one
         seen = snapshot(
             self.queue, self.inventory, self.now, connected=frozenset(self.live), holdoff=self.memory.holdoff
         )
@@ -476,9 +479,9 @@ class Tick:
 
     def _fail_hopeless(self) -> None:
         """Jobs whose batch no node can run any more end, with the reason."""
-        work = self.queue.work(self.now)
-        if not work:
+        if not any(build.state is BuildState.FAILED for build in self.builds.values()):
             return
+        work = self.queue.work(self.now)
         seen = snapshot(self.queue, self.inventory, self.now)
         failed_now = (b for b in self.builds.values() if b.state is BuildState.FAILED and b.node in self.live)
         coming = {build.batch_id for build in failed_now if not build.log_kept}
@@ -521,7 +524,7 @@ class Tick:
             by_node[node] = Work(attempts, builds, clear, frozenset(kill), ended, needed, request)
         due = [batch for batch in self.batches.values() if batch.recorded_at is None]
         self.memory.ended &= set(self.attempts)
-        return Ticked(by_node, due, frozenset(self.live), self._next_at())
+        return Ticked(by_node, due, self._next_at())
 
     def _is_to_kill(self, attempt: Attempt) -> bool:
         if attempt.state is AttemptState.STALE:

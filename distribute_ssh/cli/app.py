@@ -13,7 +13,7 @@ from distribute_ssh.views.document import Document, dump
 
 if TYPE_CHECKING:
     from distribute_ssh.model.inventory import Inventory
-    from distribute_ssh.model.lease import Lease, NodeRequest
+    from distribute_ssh.model.lease import Lease
     from distribute_ssh.model.settings import Config, Places
     from distribute_ssh.store.queue import Queue
 
@@ -71,7 +71,7 @@ class App:
         """The nodes that do not answer, and since when."""
         return {row.name: row.unreachable_since for row in self.queue.nodes().values() if row.unreachable_since}
 
-    def pauses(self, now: float) -> dict[str, NodeRequest | Lease]:
+    def pauses(self, now: float) -> dict[str, Lease]:
         """The nodes that are paused, or asked to be."""
         from distribute_ssh.model.lease import in_force
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -21,7 +21,7 @@ from distribute_ssh.snapshot import snapshot
 from distribute_ssh.store.rows import HistoryRow
 from distribute_ssh.store.submission import Submitted
 from distribute_ssh.views import progress
-from distribute_ssh.views.batches import eta
+from distribute_ssh.views.batches import eta, pause_reason
 from distribute_ssh.views.document import document, error_document
 from distribute_ssh.views.progress import Moving, Passage, Picture
 
@@ -54,7 +54,14 @@ class Watch:
         self.batch = now
         if now.finished_at is None:
             return self.hopeless is not None
-        return coordinator.is_settled(now.id) if coordinator else now.recorded_at is not None
+        if coordinator:
+            return coordinator.is_settled(now.id)
+        # Where nobody drives, what a killed coordinator left on nodes (a build's log, the wipe) is for us to do.
+        return now.recorded_at is not None and (self._app.is_driven or not self._is_held(now.id))
+
+    def _is_held(self, batch_id: int) -> bool:
+        held = {attempt.batch_id for attempt in self._queue.live_attempts()}
+        return batch_id in held | {build.batch_id for build in self._queue.live_builds()}
 
     def look(self, coordinator: Coordinator | None) -> Picture:
         """How far the batch is now, with what happened since the last look."""
@@ -65,6 +72,8 @@ class Watch:
         self._version = version
         counts, listed = self._counts()
         mine = [job for job in self._queue.active_jobs() if job.batch_id == self.batch.id]
+        pauses = self._app.pauses(now)
+        mine = [replace(job, reason=pause_reason(job.state, job.node, pauses, now) or job.reason) for job in mine]
         active = progress.active_of(mine, self._app.silent_nodes())
         waits = self._why_waiting(now) if progress.is_waiting_only(counts) else None
         elapsed = [now - job.since if job.since else 0.0 for job in active]

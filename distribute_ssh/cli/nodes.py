@@ -52,7 +52,7 @@ def _nodes(app: App, now: float) -> list[dict[str, Any]]:
     from distribute_ssh.node import probe
     from distribute_ssh.snapshot import TAKEN, snapshot
 
-    rows = app.queue.nodes()
+    rows, pauses = app.queue.nodes(), app.pauses(now)
     attempts = [attempt for attempt in app.queue.live_attempts() if attempt.state in TAKEN]
     jobs = {job.id: job.name for job in app.queue.jobs_by_id({attempt.job_id for attempt in attempts})}
     batches = {batch.id: batch.name for batch in app.queue.batches()} if attempts else {}
@@ -76,7 +76,7 @@ def _nodes(app: App, now: float) -> list[dict[str, Any]]:
                     for attempt in attempts
                     if attempt.node == view.name
                 ],
-                "paused_until": None,
+                "paused_until": iso(pauses[view.name].until) if view.name in pauses else None,
                 "last_seen": iso(row.last_seen) if row and row.last_seen else None,
                 "probed": view.probed,
             }

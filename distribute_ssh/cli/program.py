@@ -25,6 +25,8 @@ class Program(Family):
             "history": ("status", "Show what happened to a batch, and when."),
         },
         "Machines": {
+            "pause": ("pause", "Stop all that runs on a node, for a while."),
+            "resume": ("pause", "Let all that runs on a node go on."),
             "nodes": ("nodes", "Show nodes; probe, trust, drain and examine them."),
             "runner": ("runner", "Drive the queue: for ever, or one pass for cron."),
         },

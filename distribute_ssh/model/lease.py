@@ -40,8 +40,8 @@ class NodeRequest:
         return self.until is not None and self.until <= now
 
 
-def in_force(request: NodeRequest | None, lease: Lease | None, now: float) -> NodeRequest | Lease | None:
-    """What keeps a node from starting anything `now`: a pause that was asked for, else the lease it told of last."""
+def in_force(request: NodeRequest | None, lease: Lease | None, now: float) -> Lease | None:
+    """What keeps a node from beginning anything `now`: a pause that was asked for, else the lease it told of last."""
     if request is not None and request.until is not None and request.until > now:
-        return request
+        return Lease(request.token, request.until, request.at, request.who, request.reason)
     return lease if lease is not None and lease.until > now else None

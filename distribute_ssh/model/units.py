@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _LONGEST = 100 * 365.25 * 86400  # beyond a century it is a slip of the finger, and dates would overflow
@@ -68,6 +68,33 @@ def parse_size(text: str) -> int:
     if size >= 1 << 63:
         raise ValueError(f"`{written}` is larger than any disk: write 512M, 16G, 1.5T, or a number of bytes")
     return size
+
+
+_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
+
+
+def parse_until(text: str, now: float, zone: tzinfo | None = None) -> float:
+    """Unix time of a moment to come as a person writes it: `18:00` (tomorrow's where today's is past), `2025-03-31`,
+    `2025-03-31 18:00`. `zone`: where the person is (None: where this machine is).
+
+    Raises ValueError with a sentence that says what to write instead.
+    """
+    written = text.strip()
+    try:
+        if clock := _TIME.fullmatch(written):
+            hour, minute, second = (int(each or 0) for each in clock.groups())
+            moment = datetime.fromtimestamp(now, zone).replace(hour=hour, minute=minute, second=second, microsecond=0)
+            if moment.timestamp() <= now:
+                moment += timedelta(days=1)
+        else:
+            moment = datetime.fromisoformat(written)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+        until = moment.timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"`{written}` is not a time: write 18:00, 2025-03-31, or 2025-03-31T18:00") from None
+    if until <= now:
+        raise ValueError(f"`{written}` is over already")
+    return until
 
 
 def format_duration(seconds: float) -> str:

@@ -19,7 +19,7 @@ from distribute_ssh.node.link import Link, Process
 
 log = logging.getLogger(__name__)
 
-HELLO_LIMIT = 10.0  # seconds; a profile that waits or hangs is told apart from a slow line by the connect before it
+HELLO_LIMIT = 10.0  # seconds
 PING_EVERY = 10.0  # seconds; sshd's ChannelTimeout counts data in the channel, which keepalives are not
 PING_LIMIT = 30.0  # a node under full load still answers within a second; swap may take longer
 ANSWER_LIMIT = 60.0
@@ -39,7 +39,9 @@ def library_version() -> str:
 
 def script(nonce: str, scratch: str | None) -> str:
     """The resident with its settings and the library it writes."""
-    parts = [f"nonce={nonce}", f"scratch={shlex.quote(scratch or '')}", f"library={library_version()}"]
+    # An account may export variables of these names, and what is assigned to them then would reach every job.
+    parts = ["unset nonce boot"]
+    parts += [f"nonce={nonce}", f"scratch={shlex.quote(scratch or '')}", f"library={library_version()}"]
     parts.append("write_library() {")
     for name in LIBRARY:
         # Written beside and renamed: another resident may be starting a wrapper from the very file.
@@ -167,8 +169,8 @@ async def _greeting(link: Link, process: Process, nonce: str, scratch: str | Non
                     raise _refused(link.node, said, scratch)
     except TimeoutError:
         raise UnreachableError(
-            f"{link.node}: the login works, but our shell did not greet within {HELLO_LIMIT:.0f} s",
-            hint="a start-up file (.bashrc, .profile, config.fish) that waits for input? distribute nodes doctor",
+            f"{link.node}: the shell works, but ours did not greet within {HELLO_LIMIT:.0f} s",
+            hint="a scratch folder on a disk that hangs? distribute nodes doctor",
         ) from None
     raise UnreachableError(f"{link.node}: our shell ended before it greeted", hint="distribute nodes doctor")
 

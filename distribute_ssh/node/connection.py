@@ -42,6 +42,7 @@ SESSIONS = 5
 # A session that is refused on a live connection is asked for again: the last one is not freed yet, or this sshd's
 # MaxSessions is lower than most and one of ours has to end first.
 OPEN_LIMIT = 20.0  # seconds
+BEGIN_LIMIT = 10.0  # seconds; a profile that waits is told apart from a slow line by the login before it
 REFUSED = (asyncssh.OPEN_CONNECT_FAILED, asyncssh.OPEN_RESOURCE_SHORTAGE)
 # By its process group, through another session: sshd refuses to pass signals on for root, and older ones for anybody.
 END_GROUP = """kill -s TERM -- -{0}; n=0
@@ -300,7 +301,15 @@ class SshLink:
         async with self._sessions:
             process = SshProcess(await self._open_session(), self)
             try:
-                await process.begin(script)
+                try:
+                    async with asyncio.timeout(BEGIN_LIMIT):
+                        await process.begin(script)
+                except TimeoutError:
+                    raise UnreachableError(
+                        f"{self.node}: the login works, but /bin/sh did not start within {BEGIN_LIMIT:.0f} s",
+                        hint="a start-up file (.bashrc, .profile, config.fish) that waits for something? "
+                        "distribute nodes doctor",
+                    ) from None
                 yield process
             finally:
                 await asyncio.shield(process.close())
@@ -310,7 +319,17 @@ class SshLink:
         """The node's files over SFTP."""
         async with self._sessions:
             with translated(self.node, self.target):
-                client = await self._granted(lambda: self.connection.start_sftp_client(path_encoding=None))
+                try:
+                    async with asyncio.timeout(OPEN_LIMIT + BEGIN_LIMIT):
+                        client = await self._granted(lambda: self.connection.start_sftp_client(path_encoding=None))
+                except (asyncssh.SFTPError, asyncssh.ChannelOpenError, TimeoutError) as error:
+                    if not self.is_open:
+                        raise
+                    raise NodeError(
+                        f"{self.node}: sftp does not work there: {getattr(error, 'reason', '') or 'no answer'}",
+                        hint="a start-up file (.bashrc) that prints? No start-up file disturbs "
+                        "`Subsystem sftp internal-sftp` in its sshd_config",
+                    ) from error
             try:
                 yield SftpFiles(client, self.node)
             finally:

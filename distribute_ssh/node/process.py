@@ -119,7 +119,8 @@ class Room:
             self._free += item.size
 
     async def _put(self, sha256: str, data: bytes) -> None:
-        _, end = await self.channel.request("put", sha256, wire.escape_bytes(data))
+        # The end is said: the node's shell strips spaces from the end of a line, and an empty file has no word.
+        _, end = await self.channel.request("put", sha256, wire.escape_bytes(data) + "\\c")
         if not end.ok:
             raise ScratchError(f"{self.link.node}: no room left in {self.channel.root}", hint="free some space there")
 
@@ -217,6 +218,11 @@ class Room:
     async def kill(self, token: str, grace: int) -> int:
         """End an attempt and everything it started; the number of processes that would not go (0 is the proof)."""
         _, end = await self.channel.request("kill", token, str(grace), limit=grace + 60)
+        return int(end.detail) if end.detail.isdigit() else 0
+
+    async def reap(self, tokens: Sequence[str]) -> int:
+        """End what attempts that ended left running; the number of processes that would not go."""
+        _, end = await self.channel.request("reap", *tokens)
         return int(end.detail) if end.detail.isdigit() else 0
 
     async def drop(self, tokens: Sequence[str]) -> set[str]:

@@ -93,6 +93,13 @@ remove() {
     say done "$number"
 }
 
+# reap TOKEN...: ends what ended attempts left running. Hardly any does, so one look for all of them comes first.
+reap() {
+    left=0
+    if grep -qsaF "$(printf 'DISTRIBUTE_ATTEMPT=%s\n' "$@")" /proc/[0-9]*/environ; then left=$(kill_all "$*" '' 2); fi
+    say done "$number" "$((left))"
+}
+
 tend
 # A leading newline: a profile may have printed without one.
 printf '\n' >&3
@@ -133,6 +140,7 @@ while IFS=' ' read -r verb number rest; do
             groups CONT
         fi
         detached "$lib/resume.sh" "$number" "$lib" ;;
+    reap) reap "$@" & ;;
     drop) remove attempts "$@" & ;;
     clear) remove batches "$@" & ;;
     *) say fail "$number" verb ;;

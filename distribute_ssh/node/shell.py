@@ -115,7 +115,7 @@ def build_script(
         f"slot={slot}\n"
         + _function("stage", stage)
         + _function("payload", payload)
-        + (_function("settle", copies) if copies else "")
+        + ("settles=1\n" + _function("settle", copies) if copies else "")
     )
 
 

@@ -27,7 +27,7 @@ printf '%s started %s\n' "$nonce" "$1" >&3
 slot=. save=
 stage() { :; }
 payload() { exit 126; }
-settle() { :; }
+settles=
 . "./$home/run.sh"
 
 # Nothing begins while the node is paused. Nor when it is to be killed: who waits here has no process to be killed.
@@ -40,7 +40,7 @@ if may_begin && ( stage ) > "$home/stage" 2>&1 3>&-; then
     rc=143
     # Default signals, our own stdin and log, and no way to the event channel.
     may_begin && { ( trap - HUP PIPE; payload ) < /dev/null > "$home/output" 2>&1 3>&-; rc=$?; }
-    if [ "$rc" = 0 ]; then ( settle ) >> "$home/output" 2>&1 3>&- || rc=$?; fi
+    if [ "$rc" = 0 ] && [ -n "$settles" ]; then ( settle ) >> "$home/output" 2>&1 3>&- || rc=$?; fi
     if [ -n "$save" ]; then move "$slot/distribute_save" "$home/save"; fi
 else
     move "$home/stage" "$home/output"

@@ -86,7 +86,7 @@ class Coming:
         """Whether all of it came."""
         return self.offset == self.item.size
 
-    def take(self, data: bytes | memoryview) -> None:
+    def take(self, data: bytes) -> None:
         """Count and hash the next bytes."""
         if self.hash is None:
             self.hash = hashlib.sha256()
@@ -94,9 +94,9 @@ class Coming:
         self.hash.update(data)
         self.offset += len(data)
         if self.small:
-            self.held.append(bytes(data))
+            self.held.append(data)
         if self.tail is not None and self.path == self.gathering.output_name:
-            self.tail = (self.tail + bytes(data[-TAIL:]))[-TAIL:]
+            self.tail = (self.tail + data[-TAIL:])[-TAIL:]
 
     def done(self) -> None:
         """Hand over to the gathering, and hold nothing more: thousands of us wait for the end of a round."""
@@ -111,7 +111,7 @@ class Coming:
 class _Digested:
     """What became of some pieces of a tar stream."""
 
-    blocks: list[tuple[Coming, int, list[memoryview]]] = field(default_factory=list)  # of big files, with their offsets
+    blocks: list[tuple[Coming, int, bytes]] = field(default_factory=list)  # of big files, with their offsets
     ready: list[Coming] = field(default_factory=list)
     rest: bytes | None = None  # what follows the stream, where it has ended
 
@@ -125,6 +125,7 @@ class _TarStream:
         size = 2 * sum(coming.item.size for coming in expected) + len(expected) * TAR_OVERHEAD + (1 << 20)
         self._reader = TarReader(size)
         self._last: Coming | None = None
+        self._views: list[memoryview] = []  # of it, not yet taken
 
     def digest(self, pieces: Sequence[bytes]) -> _Digested:
         """Take the next pieces; for a thread. Raises TarError."""
@@ -137,24 +138,27 @@ class _TarStream:
                     if self._last is not None and self._last.item.size != event.size:
                         self._last = None
                 elif self._last is not None:
-                    self._take(self._last, event, digested)
+                    self._views.append(event)
             if self._reader.ended:
                 self._settle(digested)
                 digested.rest = self._reader.rest + b"".join(pieces[number:])
                 break
+        self._take(digested)
         return digested
 
-    def _take(self, coming: Coming, data: memoryview, digested: _Digested) -> None:
-        if not coming.small:
-            if digested.blocks and digested.blocks[-1][0] is coming:
-                digested.blocks[-1][2].append(data)
-            else:
-                digested.blocks.append((coming, coming.offset, [data]))
-        coming.take(data)
+    def _take(self, digested: _Digested) -> None:
+        """Hash what came of a file, in one go: each call gives the interpreter away, and getting it back takes time."""
+        if self._last is not None and self._views:
+            data = b"".join(self._views)
+            if not self._last.small:
+                digested.blocks.append((self._last, self._last.offset, data))
+            self._last.take(data)
+        self._views.clear()
 
     def _settle(self, digested: _Digested) -> None:
         # A tar that was killed in the middle of a file leaves others' bytes behind it: what seems complete is believed
         # only when something sensible follows.
+        self._take(digested)
         if self._last is not None and self._last.complete:
             digested.ready.append(self._last)
 
@@ -259,8 +263,8 @@ class Intake:
 
         async def feed(pieces: Sequence[bytes]) -> bytes | None:
             digested = await asyncio.to_thread(stream.digest, pieces)
-            for coming, offset, views in digested.blocks:
-                await self.write(coming, offset, b"".join(views))
+            for block in digested.blocks:
+                await self.write(*block)
             await self.finish(digested.ready)
             return digested.rest
 

@@ -19,7 +19,8 @@ from distribute_ssh.storage.listing import Collector, FindReader, Saved, walk
 from distribute_ssh.storage.tarstream import END, TarError
 
 READ = 1 << 20
-SILENCE = 300.0  # seconds; the connection lives by its own pings, but a network file system over there may hang
+BATCH = 1 << 20  # bytes worth a thread switch
+SILENCE = 300.0  # seconds for so many; the connection has its own pings, but a network disk over there may hang
 AHEAD = 4 << 20  # bytes held while the ones before are being written
 
 NO_FOLDER = 70
@@ -93,7 +94,9 @@ class _Found:
         reader = FindReader(collector := Collector(self._node, self._tokens))
         data = self._rest
         while not reader.ended:
-            data = data or await _read(self._process, self._node)
+            if not data:
+                async with _silence(self._node):
+                    data = await self._process.read(READ)
             if not data:
                 why = await why_ended(self._process, self._node)
                 raise NodeError(f"{self._node}: the list of its files ended early: {why}")
@@ -145,27 +148,30 @@ async def transfer(process: Process, node: str, names: Sequence[bytes], feed: Fe
     ended = False
     lost: UnreachableError | None = None
     try:
-        while True:
-            if working is not None and (working.done() or ended or size >= AHEAD):
-                rest = await working
-                working = None
-                if rest is not None:
-                    return rest + b"".join(held)
-            if working is None and held:
-                working = asyncio.create_task(_call(feed, held), name=f"files of {node}")
-                held, size = [], 0
-            elif ended:
-                if lost is not None:
-                    raise lost
-                raise TarError(f"it ended early: {await why_ended(process, node)}")
-            else:
-                try:
-                    piece = await _read(process, node)
-                except UnreachableError as error:  # what came before is kept: it need not come again
-                    lost, piece = error, b""
-                held += [piece] if piece else []
-                size += len(piece)
-                ended = not piece
+        async with _silence(node) as limit:
+            while True:
+                if working is not None and (working.done() or ended or size >= AHEAD):
+                    limit.reschedule(None)  # storage may take its time
+                    rest = await working
+                    working = None
+                    limit.reschedule(asyncio.get_running_loop().time() + SILENCE)
+                    if rest is not None:
+                        return rest + b"".join(held)
+                if working is None and held and (ended or size >= BATCH):
+                    working = asyncio.create_task(_call(feed, held), name=f"files of {node}")
+                    held, size = [], 0
+                elif ended and working is None:
+                    if lost is not None:
+                        raise lost
+                    raise TarError(f"it ended early: {await why_ended(process, node)}")
+                elif not ended:
+                    try:
+                        piece = await process.read(READ)
+                    except UnreachableError as error:  # what came before is kept: it need not come again
+                        lost, piece = error, b""
+                    held += [piece] if piece else []
+                    size += len(piece)
+                    ended = not piece
     finally:
         tasks = [asking, *([working] if working else [])]
         for task in tasks:
@@ -173,10 +179,12 @@ async def transfer(process: Process, node: str, names: Sequence[bytes], feed: Fe
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _read(process: Process, node: str) -> bytes:
+@asynccontextmanager
+async def _silence(node: str) -> AsyncIterator[asyncio.Timeout]:
+    """Wait for a node's disk, but not for ever."""
     try:
-        async with asyncio.timeout(SILENCE):
-            return await process.read(READ)
+        async with asyncio.timeout(SILENCE) as limit:
+            yield limit
     except TimeoutError:
         raise UnreachableError(f"{node}: its disk gave nothing for {SILENCE:.0f} s") from None
 

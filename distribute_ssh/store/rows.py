@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from distribute_ssh.model.job import (
@@ -102,6 +103,11 @@ def _inputs(text: str) -> tuple[Input, ...]:
     return tuple(Input(*cells) for cells in json.loads(text))
 
 
+@lru_cache(maxsize=2048)  # asked for at every tick, another one only after a probe
+def _facts(text: str) -> Mapping[str, Any]:
+    return MappingProxyType(json.loads(text))
+
+
 def input_text(one: Input | None) -> str | None:
     """One input as the queue keeps it."""
     return None if one is None else inputs_text((one,))
@@ -159,7 +165,7 @@ def _lease(text: str) -> Lease:
 node_row = Reader(
     NodeRow,
     {
-        "facts": json.loads,
+        "facts": _facts,
         "failures": lambda text: tuple(json.loads(text)),
         "request": lambda text: NodeRequest(**json.loads(text)),
         "lease": _lease,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, WAITING, State
-from distribute_ssh.model.lease import Lease, NodeRequest
+from distribute_ssh.model.lease import Lease
 from distribute_ssh.model.units import format_duration, iso
 from distribute_ssh.views.eta import Eta, RunTimes, estimate
 from distribute_ssh.views.text import Column, table
@@ -22,7 +22,7 @@ _COLOURS: dict[str, str] = {
 }
 BAR = 10
 
-Pauses = Mapping[str, NodeRequest | Lease]
+Pauses = Mapping[str, Lease]
 """The nodes that are paused, or asked to be."""
 
 
@@ -137,7 +137,7 @@ def with_unreachable(status: dict[str, Any], since: Mapping[str, float]) -> dict
 def pause_reason(state: str, node: str | None, pauses: Pauses, now: float) -> str | None:
     """Until when, by whom and why a paused job is; None for one that is not, or whose node does not say."""
     pause = pauses.get(node or "") if state == State.PAUSED else None
-    return pause and pause_words(pause, now)
+    return None if pause is None else pause_words(pause, now)
 
 
 def with_pauses(status: dict[str, Any], pauses: Pauses, now: float) -> dict[str, Any]:
@@ -145,8 +145,7 @@ def with_pauses(status: dict[str, Any], pauses: Pauses, now: float) -> dict[str,
     for batch in status["batches"]:
         here = {name: pauses[name] for name in batch.get("nodes", ()) if name in pauses}
         batch["paused"] = {
-            name: {"until": None if pause.until is None else iso(pause.until), "by": pause.who, "reason": pause.reason}
-            for name, pause in here.items()
+            name: {"until": iso(pause.until), "by": pause.who, "reason": pause.reason} for name, pause in here.items()
         }
         for job in batch.get("jobs", ()):
             job["reason"] = pause_reason(job["state"], job["node"], here, now) or job["reason"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, tzinfo
 
-from distribute_ssh.model.lease import Lease, NodeRequest
+from distribute_ssh.model.lease import Lease
 from distribute_ssh.model.units import format_duration, parse_iso
 
 _WEEK = 6 * 86_400
@@ -29,10 +29,9 @@ def until(at: float, now: float, zone: tzinfo | None = None) -> str:
     return moment.strftime("%H:%M") if moment.date() == today.date() else when(at, now, zone)
 
 
-def pause_words(pause: NodeRequest | Lease, now: float, zone: tzinfo | None = None) -> str:
+def pause_words(pause: Lease, now: float, zone: tzinfo | None = None) -> str:
     """`until 18:40 by ana: visitors`."""
-    end = "" if pause.until is None else f"until {until(pause.until, now, zone)} "
-    return f"{end}by {pause.who}" + (f": {pause.reason}" if pause.reason else "")
+    return f"until {until(pause.until, now, zone)} by {pause.who}" + (f": {pause.reason}" if pause.reason else "")
 
 
 def ago(at: float | None, now: float) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.site import Site
+from tests.support import processes
+from tests.support.lab import LabNode
 
 pytestmark = pytest.mark.sshd
 
@@ -141,6 +143,51 @@ def test_time_without_a_coordinator_is_no_silence_of_the_nodes(site: Site) -> No
     assert site.record("job")["attempt"] == 1
     assert site.notes("begin") == ["job"]
     assert second.interrupt() == 0
+
+
+def unread(port: int) -> int:
+    """Bytes that wait for whoever listens at a port, or for its connections."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}"))
+
+
+def test_a_start_that_arrives_after_all_is_over_starts_nothing(site: Site) -> None:
+    """A line that hangs may still deliver what was sent into it when the job has long ended over another one."""
+    node = site.node("lab1", slots=2)
+    run = "note('run ' + JOB)\ngate(JOB)\n"
+    path = site.batch(["first"], run=run)
+    site.do("add", path)
+    runner = site.start("runner")
+    site.wait(lambda: site.notes("run"), "the first job runs")
+    site.wait_state("first", "running")
+    node.sshd.freeze()
+    behind = [each.pid for each in processes.everything() if each.command[:1] == ("/bin/sh",) and over(node, each.pid)]
+    assert behind
+    site.batch(["first", "late"], run=run)
+    site.do("add", "--replace", path)
+    site.wait(lambda: unread(node.sshd.port) > 1000, "the start of the second job is on its way")
+    runner.kill()
+
+    site.open("first", "late")
+    site.do("run", path)
+    assert site.notes("run") == ["first", "late"]
+    site.assert_clean(node.room)
+    node.sshd.thaw()
+    site.wait(lambda: not any(map(processes.is_alive, behind)), "the old line has delivered all it had")
+    site.wait(lambda: not site.processes(), "whatever came of it has ended")
+    assert site.notes("run") == ["first", "late"]
+    site.assert_clean(node.room)
+
+
+def over(node: LabNode, pid: int) -> bool:
+    """Whether a process runs below a connection to a node."""
+    above = {each.pid: each.parent for each in processes.everything()}
+    sessions = {each.pid for each in processes.children(int((node.sshd.folder / "pid").read_text()))}
+    while pid in above:
+        pid = above[pid]
+        if pid in sessions:
+            return True
+    return False
 
 
 # sshd sees a boot id of its own, and so does everything that is started over it.

@@ -25,6 +25,11 @@ def has_build(site: Site, state: str, more: str = "") -> bool:
     return bool(site.select(f"SELECT 1 FROM builds WHERE state = ? {more}", state))
 
 
+def has_unnoted_results(site: Site) -> bool:
+    here = {path.name for path in site.results().iterdir()}
+    return any(job in here and state == "archiving" for job, state in site.states().items())
+
+
 MOMENTS: dict[str, tuple[int, Callable[[Site], object]]] = {
     # what is so when it is killed: (how many gates are opened for it, the condition)
     "it has just begun": (0, lambda site: site.select("SELECT 1 FROM coordinator WHERE epoch = 1")),
@@ -36,6 +41,7 @@ MOMENTS: dict[str, tuple[int, Callable[[Site], object]]] = {
     "jobs run": (2, lambda site: has_attempt(site, "running", 2)),
     "a job has ended": (2, lambda site: has_attempt(site, "ended")),
     "results are on their way": (2, lambda site: any(".part-" in path for path in site.half_written())),
+    "results are here, nobody has noted it": (2, has_unnoted_results),
     "results are here, the node still has its copy": (2, lambda site: has_attempt(site, "published")),
     "some are done, some run": (2, lambda site: len(set(site.states().values()) & {"done", "running"}) == 2),
     "all is done, the record not yet written": (
@@ -52,7 +58,7 @@ def hit(site: Site, condition: Callable[[Site], object], what: str) -> None:
         time.sleep(0.002)
 
 
-def test_killed_at_twelve_moments_of_a_batch_of_twenty_each_job_runs_once_and_all_results_come(site: Site) -> None:
+def test_killed_at_thirteen_moments_of_a_batch_of_twenty_each_job_runs_once_and_all_results_come(site: Site) -> None:
     rooms = [site.node("lab1", slots=2).room, site.node("lab2", slots=2).room, site.local()]
     path = site.batch(JOBS, build="note('build ' + NODE)\ngate('build')\n", run=RUN)
     site.do("add", path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -120,14 +119,16 @@ def test_kill_ends_jobs_in_every_state_with_all_their_processes(site: Site) -> N
     assert site.states() == dict.fromkeys(["one", "two", "three"], "killed")
     assert not site.processes()
     assert site.record("two")["state"] == "killed"
-    site.wait(lambda: not any((room / "attempts").iterdir()), "the node is cleaned")
+    site.wait(lambda: not site.left(room), "the node is cleaned")
     assert runner.interrupt() == 0
     assert site.notes("begin") == ["two"]
 
 
-def test_what_a_job_leaves_running_is_ended_when_it_has_ended(site: Site) -> None:
+def test_what_a_job_leaves_running_is_ended_with_it_and_writes_into_no_results(site: Site) -> None:
     room = site.node("lab1").room
-    site.do("run", site.batch(["job"], run=FAMILY + "save('result', b'')\n"))
-    assert site.record("job")["state"] == "done"
+    chatty = "while True:\n    open('log', 'a').write('.' * 1000)\n    time.sleep(0.01)\n"
+    run = FAMILY + f"subprocess.Popen([sys.executable, '-c', 'import time\\n' + {chatty!r}], cwd=SAVE)\n"
+    site.do("run", site.batch({"job": run, "next": {}}))
+    assert site.states() == {"job": "done", "next": "done"}
+    site.record("job")
     site.assert_clean(room)
-    assert os.listdir(site.results("job"))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.sshd
 TEXTS = [
     "two words",
     " blank ",
-    "it's \"quoted\"",
+    'it\'s "quoted"',
     "line\nbreak",
     "#EOS",
     ";touch pwned;",

@@ -29,7 +29,7 @@ def test_a_second_runner_leaves_and_disturbs_nothing(site: Site) -> None:
     assert drives(site, first.pid)
     site.open("job")
     site.wait_state("job", "done")
-    site.wait(lambda: not any((room / "attempts").iterdir()), "the node is cleaned")
+    site.wait(lambda: not site.left(room), "the node is cleaned")
     assert first.interrupt() == 0
     assert (site.notes("begin"), site.notes("build")) == (["job"], ["lab1"])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from distribute_ssh.model.inventory import NodeEntry
-from distribute_ssh.node import channel, doctor
+from distribute_ssh.node import connection, doctor
 from distribute_ssh.node.doctor import Check
 from tests.node.conftest import fill
 from tests.support import processes
@@ -219,8 +219,7 @@ async def test_noise_of_a_start_up_file_is_shown(lab: Lab, person: Account) -> N
 @pytest.mark.root
 @pytest.mark.sshd
 async def test_a_start_up_file_that_hangs_is_told(lab: Lab, person: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "HELLO_LIMIT", 1.0)
-    monkeypatch.setattr(channel, "HELLO_LIMIT", 1.0)
+    monkeypatch.setattr(connection, "BEGIN_LIMIT", 1.0)
     person.write(".bashrc", "sleep 60\n")
     found = wrong(await of_person(lab, person))
     assert found.step == "shell"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from distribute_ssh.errors import NodeError, UnreachableError
-from distribute_ssh.node import channel, session
+from distribute_ssh.node import connection, session
 from tests.support import processes
 from tests.support.accounts import Account, account
 from tests.support.lab import Lab
@@ -144,8 +144,11 @@ async def test_noise_breaks_sftp_alone_and_the_message_names_the_cure(person: Pe
         assert (await link.run("echo mine")).stdout == b"mine\n"
 
 
-@pytest.mark.parametrize("person", ["bash", "fish", "tcsh"], indirect=True)
-@pytest.mark.parametrize("leaves", ["exit 0", "exec true", "exec echo bye"])
+@pytest.mark.parametrize(
+    ("person", "leaves"),
+    [("bash", "exit 0"), ("bash", "exec true"), ("fish", "exec true"), ("tcsh", "exec echo bye")],
+    indirect=["person"],
+)
 async def test_a_start_up_file_that_leaves_is_named(person: Person, leaves: str) -> None:
     person.start_up(leaves)
     async with person.lab.link("lab1") as link:
@@ -161,7 +164,7 @@ async def test_a_start_up_file_that_leaves_is_named(person: Person, leaves: str)
 async def test_a_start_up_file_that_waits_is_named_in_bounded_time(
     person: Person, waits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel, "HELLO_LIMIT", 2.0)
+    monkeypatch.setattr(connection, "BEGIN_LIMIT", 2.0)
     monkeypatch.setattr(session, "TERM_LIMIT", 0.3)
     person.start_up(waits)
     async with person.lab.link("lab1") as link:

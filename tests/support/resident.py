@@ -27,7 +27,7 @@ def job(payload: str, *, token: str = "", stage: str = ":", slot: str = "", sett
     return (
         f"{kept}stage() {{\n{make}\n{stage}\n}}\n"
         f"payload() {{\n{enter}\n{tag}\n{payload}\n}}\n"
-        f"settle() {{\n{settle}\n}}\n"
+        f"settles=1\nsettle() {{\n{settle}\n}}\n"
     )
 
 

@@ -88,6 +88,11 @@ class Sshd:
         for pid in self._sessions():
             os.kill(pid, signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        """Let them go on."""
+        for pid in self._sessions():
+            os.kill(pid, signal.SIGCONT)
+
     def _sessions(self) -> list[int]:
         # An unprivileged login has two processes one below the other. The commands below them are none of ours.
         assert self._process is not None
