@@ -100,18 +100,26 @@ reap() {
     say done "$number" "$((left))"
 }
 
+# A line that hung may bring, minutes later, what was sent into it: the start of an attempt that has run and was wiped
+# meanwhile. So whoever lists the attempts of a queue takes its helm, and who lost that obeys no more.
+queue= me=$$-$(date +%s)
+take_helm() { queue=$1; echo "$me" > "helm.$queue"; }
+has_helm() { [ -z "$queue" ] || ! read -r helm < "helm.$queue" || [ "$helm" = "$me" ]; }
+
 tend
 # A leading newline: a profile may have printed without one.
 printf '\n' >&3
 say hello 1 "$boot" "$$" "$root"
 while IFS=' ' read -r verb number rest; do
     set -f; set -- $rest; set +f
+    [ "$verb" = list ] || has_helm || exit 0
     case $verb in
     ping) jobs; say done "$number" ;;
     look)
         for token; do sight "$token"; say sight "$number" "$token" "$sight"; done
         tell_lease "$number"; say done "$number"; tend ;;
     list) # every attempt and batch of one queue
+        take_helm "$1"
         for token in attempts/"$1"-*; do
             [ -d "$token" ] || continue
             token=${token##*/}; sight "$token"; say sight "$number" "$token" "$sight"

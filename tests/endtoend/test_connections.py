@@ -151,15 +151,14 @@ def unread(port: int) -> int:
     return sum(int(row[4].partition(":")[2], 16) for row in rows if row[1].endswith(f":{port:04X}"))
 
 
-def test_a_start_that_arrives_after_all_is_over_starts_nothing(site: Site) -> None:
+def test_a_start_that_arrives_after_its_job_was_done_starts_nothing(site: Site) -> None:
     """A line that hangs may still deliver what was sent into it when the job has long ended over another one."""
     node = site.node("lab1", slots=2)
     run = "note('run ' + JOB)\ngate(JOB)\n"
     path = site.batch(["first"], run=run)
     site.do("add", path)
     runner = site.start("runner")
-    site.wait(lambda: site.notes("run"), "the first job runs")
-    site.wait_state("first", "running")
+    site.wait(lambda: site.notes("run") and site.states() == {"first": "running"}, "the first job runs")
     node.sshd.freeze()
     behind = [each.pid for each in processes.everything() if each.command[:1] == ("/bin/sh",) and over(node, each.pid)]
     assert behind
@@ -168,15 +167,16 @@ def test_a_start_that_arrives_after_all_is_over_starts_nothing(site: Site) -> No
     site.wait(lambda: unread(node.sshd.port) > 1000, "the start of the second job is on its way")
     runner.kill()
 
-    site.open("first", "late")
-    site.do("run", path)
-    assert site.notes("run") == ["first", "late"]
-    site.assert_clean(node.room)
+    site.open("late")
+    site.start("runner")
+    site.wait_state("late", "done")
+    site.wait(lambda: len(list((node.room / "attempts").iterdir())) == 2, "nothing of it is left")
     node.sshd.thaw()
     site.wait(lambda: not any(map(processes.is_alive, behind)), "the old line has delivered all it had")
-    site.wait(lambda: not site.processes(), "whatever came of it has ended")
+    site.open("first")
+    site.wait_state("first", "done")
+    site.wait(lambda: not site.left(node.room), "the node is cleaned")
     assert site.notes("run") == ["first", "late"]
-    site.assert_clean(node.room)
 
 
 def over(node: LabNode, pid: int) -> bool:

@@ -148,8 +148,9 @@ async def test_the_tag_is_in_its_environment_and_our_secrets_are_not(
         monkeypatch.undo()
         await here.start(token, job("cat /proc/self/environ; exec sleep 600", token=token))
         await here.event("started", token)
-        await until((here.home(token) / "output").read_bytes, "it printed")
-        environ = (here.home(token) / "output").read_bytes()
+        output = here.home(token) / "output"
+        await until(lambda: output.exists() and output.stat().st_size, "it printed")
+        environ = output.read_bytes()
         assert f"DISTRIBUTE_ATTEMPT={token}".encode() in environ.split(b"\0")
         assert nonce.encode() not in environ
         assert not [each for each in processes.everything() if any(nonce in part for part in each.command)]
