@@ -38,8 +38,7 @@ class Home:
         folder.mkdir()
         (folder / "storage").mkdir()
         (folder / "inventory.yaml").write_text(
-            f"storage: {folder}/storage\n"
-            f"nodes: [{{name: here, connection: local, scratch: {folder}}}]\n"
+            f"storage: {folder}/storage\nnodes: [{{name: here, connection: local, scratch: {folder}}}]\n"
         )
         self.environment = {
             **os.environ,
@@ -115,7 +114,9 @@ def main() -> None:
         for name, seconds in zip(commands, times, strict=True):
             print(f"{name:32} {seconds * 1000:7.1f} {seconds / times[0]:6.2f}")
         peak, cpu = coordinator(many, asked.seconds)
-        print(f"coordinator, {MANY:,} jobs queued: peak memory {peak:.0f} MB, {cpu:.1f} s of CPU in {asked.seconds:g} s")
+        print(
+            f"coordinator, {MANY:,} jobs queued: peak memory {peak:.0f} MB, {cpu:.1f} s of CPU in {asked.seconds:g} s"
+        )
 
 
 if __name__ == "__main__":

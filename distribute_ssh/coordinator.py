@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distribute_ssh.errors import DistributeError, NodeError, StorageError, StoreError
+from distribute_ssh.departed import holding, remember, with_departed
+from distribute_ssh.errors import DistributeError, NodeError, ScratchError, StorageError, StoreError
 from distribute_ssh.evidence import Evidence
 from distribute_ssh.model.inventory import Inventory, NodeEntry
 from distribute_ssh.model.job import Batch
@@ -66,8 +67,10 @@ class Coordinator:
         self._told: list[Evidence] = []
         self._changed = asyncio.Event()
         self._stopping = False
+        self._rooms: dict[str, str] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="queue")
         self._rows: Mapping[str, NodeRow] = {}
+        self._holding: frozenset[str] = frozenset()  # nodes with which we go on though they get no more jobs
         self._storage: contextlib.AsyncExitStack | None = None
         self._storage_open: Storage | None = None
         self._storage_lock = asyncio.Lock()
@@ -128,7 +131,7 @@ class Coordinator:
                     group.create_task(self._tidy_spool(), name="spool"),
                 ]
                 for entry in self.inventory.nodes:
-                    if entry.enabled:
+                    if entry.enabled or entry.name in self._holding:
                         node = self.nodes[entry.name] = Supervisor(entry, self, connecting)
                         tasks.append(group.create_task(node.run(), name=f"supervisor of {entry.name}"))
                 try:
@@ -150,6 +153,10 @@ class Coordinator:
         started = int(stat.rpartition(")")[2].split()[19])
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self.queue.take_epoch(platform.node(), boot_id, os.getpid(), started, time.time())
+        with self.queue.transaction() as change:
+            remember(change, self.queue.nodes(), self.inventory)
+        self._holding = holding(self.queue)
+        self.inventory = with_departed(self.queue, self.inventory)
 
     async def _tick(self) -> Ticked:
         self._changed.clear()
@@ -216,6 +223,15 @@ class Coordinator:
         """Connect to a node."""
         return await open_link(entry, self._connector)
 
+    def claim(self, node: str, room: str | None) -> None:
+        """Take a folder for a node: on one disk, under one name, two nodes would build and run in the same place."""
+        other = self._rooms.setdefault(room, node) if room else node
+        if other != node:
+            raise ScratchError(
+                f"{node}: its scratch folder is that of {other}: one machine under two names, or a disk both mount",
+                hint=f"take one of them out of the inventory, or give {node} a `scratch:` of its own",
+            )
+
     async def trust_changed(self) -> None:
         """Wait until the host keys we trust were changed."""
         path = self.places.known_hosts
@@ -233,8 +249,12 @@ class Coordinator:
             if self._storage_open is None:
                 stack = contextlib.AsyncExitStack()
                 place = self.inventory.storage
-                if place == str(self.places.storage):  # our own default; a site's has to be there
-                    await asyncio.to_thread(self.places.storage.mkdir, mode=0o700, parents=True, exist_ok=True)
+                if "://" not in place:
+                    # Ours is made with all above it. Of a site's the last step only: more would fill the mount point
+                    # of a disk that is not there.
+                    ours = place == str(self.places.storage)
+                    with contextlib.suppress(OSError):  # storage says itself what is wrong with it
+                        await asyncio.to_thread(Path(place).mkdir, mode=0o700, parents=ours, exist_ok=True)
                 self._storage_open = await stack.enter_async_context(open_storage(place, self._connect_storage))
                 self._storage = stack
             for move in await self._in_thread(self.queue.moves):

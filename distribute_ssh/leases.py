@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from distribute_ssh.evidence import Leased
+from distribute_ssh.model.inventory import Inventory
 from distribute_ssh.model.lease import Lease, in_force
 from distribute_ssh.store.change import Change
 from distribute_ssh.store.rows import NodeRow
@@ -28,6 +29,14 @@ def expire(change: Change, rows: Mapping[str, NodeRow], now: float) -> None:
     for row in rows.values():
         if row.request is not None and row.request.is_over(now):
             change.node(row.name, request=None)
+
+
+def refuse(change: Change, rows: Mapping[str, NodeRow], inventory: Inventory, holding: Collection[str]) -> None:
+    """Whoever asks something of a node that nobody connects to shall not wait for an answer."""
+    driven = {entry.name for entry in inventory.nodes if entry.enabled or entry.name in holding}
+    for row in rows.values():
+        if row.request is not None and row.request.trouble is None and row.name not in driven:
+            fail(change, row, "the coordinator at work does not connect to it: not in its inventory, or not enabled")
 
 
 def paused(rows: Mapping[str, NodeRow], now: float) -> frozenset[str]:

@@ -15,6 +15,7 @@ from distribute_ssh.plan.snapshot import NodeView, Snapshot, WorkView
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.rows import NodeRow
 from distribute_ssh.views.times import pause_words
+from distribute_ssh.views.times import until as until_words
 
 TAKEN = frozenset({AttemptState.PLACED, AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STALE})
 """Attempts that hold their slot. One that ended does not: what it saved has been moved out of the slot."""
@@ -109,8 +110,9 @@ def node_state(
     """The state of a node, why it is not up, and whether it is on trial after a probation."""
     if not entry.enabled:
         return NodeState.DRAINED, entry.reason or "`enabled: false` in the inventory", False
-    if row and row.drained is not None:
-        return NodeState.DRAINED, row.drained, False
+    if row and row.drained is not None and not (row.drained_until and row.drained_until <= now):
+        end = f" (until {until_words(row.drained_until, now)})" if row.drained_until else ""
+        return NodeState.DRAINED, row.drained + end, False
     if row and row.unreachable_since is not None:
         return NodeState.UNREACHABLE, row.unreachable_reason, False
     if connected is not None and entry.name not in connected:

@@ -120,6 +120,9 @@ class Hub(Protocol):
     async def storage(self) -> Storage:
         """Storage, opened. Raises StorageError."""
 
+    def claim(self, node: str, room: str | None) -> None:
+        """Take a folder for a node. Raises ScratchError if it is another node's."""
+
     def storage_failed(self) -> None:
         """Take notice that something could not be stored: perhaps the line to storage is gone."""
 
@@ -254,14 +257,15 @@ class Supervisor:
             self._offer = probe.merge(self.entry, self._facts)
             has_tar, has_sha256sum = self._facts.has_tar, self._facts.sha256sum
             room = Room(link, channel, queue_id=self._hub.queue_id, has_tar=has_tar, has_sha256sum=has_sha256sum)
-            sightings, batches, lease = await room.list()
+            there = await room.list()
+            self._hub.claim(self.name, there.room)
             # Batch folders that no build stands for go; attempts may hold results and are never touched unasked.
             known = {build.batch_token for build, _ in self._work.builds}
             known |= {ready.attempt.batch_token for ready in self._work.attempts}
-            if unknown := [token for token in batches if token not in known]:
+            if unknown := [token for token in there.batches if token not in known]:
                 await room.clear(unknown)
-            self._hub.tell(Connected(self.name, self.boot_id, self._facts, sightings))
-            self._pausing.heard(lease, anew=True)
+            self._hub.tell(Connected(self.name, self.boot_id, self._facts, there.sightings))
+            self._pausing.heard(there.lease, anew=True)
             self._room = room
             self.tried.set()
 

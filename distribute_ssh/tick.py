@@ -113,6 +113,7 @@ class Tick:
         for item in evidence:
             self._take(item)
         leases.expire(self.change, self.queue.nodes(), self.now)
+        leases.refuse(self.change, self.queue.nodes(), self.inventory, {a.node for a in self.attempts.values()})
         self.paused = leases.paused(self.queue.nodes(), self.now)
         self._note_seen()
         self._drop_superseded()
@@ -409,7 +410,7 @@ class Tick:
 
     def _give_up_on_silence(self) -> None:
         nodes = self.queue.nodes()
-        asked = {entry.name for entry in self.inventory.nodes if entry.enabled}
+        asked = {entry.name for entry in self.inventory.nodes}  # with jobs on it, also one that gets no more
         for attempt in list(self.attempts.values()):
             if attempt.node in self.live:
                 continue

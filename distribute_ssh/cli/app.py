@@ -96,6 +96,13 @@ class App:
             self.warn(f"distribute: {warning}")
         return found
 
+    @property
+    def known_nodes(self) -> Inventory:
+        """The same, and the nodes that left it with jobs on them. Raises FileError."""
+        from distribute_ssh.departed import with_departed
+
+        return with_departed(self.queue, self.nodes) if self.has_queue else self.nodes
+
     @cached_property
     def config(self) -> Config:
         """What the person's own config file says. Raises FileError."""

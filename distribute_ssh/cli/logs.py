@@ -82,7 +82,7 @@ def _job_finder(app: App, batch: Batch, job: Job) -> Callable[[], Place | None]:
 
 
 def _build_finder(app: App, batch: Batch, node: str) -> Callable[[], Place | None]:
-    name = app.nodes.node(node).name
+    name = app.known_nodes.node(node).name
     path = "/".join([batch.namespace, batch.batch, layout.build_output(batch.batch, name)]).encode()
 
     def find() -> Place | None:
@@ -157,7 +157,7 @@ class _Sources:
         return await self._connector.open("storage", host, user=user, port=port)
 
     async def _on_node(self, node: str, token: str) -> _Read:
-        entry = self._app.nodes.node(node)
+        entry = self._app.known_nodes.node(node)
         link = self._links.get(node)
         if link is None or not link.is_open:
             link = self._links[node] = await open_link(entry, self._connector)

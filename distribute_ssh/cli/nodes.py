@@ -10,8 +10,9 @@ import click
 
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Family, Sections, Verb
+from distribute_ssh.errors import UsageError
 from distribute_ssh.model.job import NodeState
-from distribute_ssh.model.units import iso
+from distribute_ssh.model.units import iso, parse_until
 from distribute_ssh.views.document import document
 from distribute_ssh.views.machines import nodes_table
 
@@ -57,7 +58,8 @@ def _nodes(app: App, now: float) -> list[dict[str, Any]]:
     jobs = {job.id: job.name for job in app.queue.jobs_by_id({attempt.job_id for attempt in attempts})}
     batches = {batch.id: batch.name for batch in app.queue.batches()} if attempts else {}
     found = []
-    for entry, view in zip(app.nodes.nodes, snapshot(app.queue, app.nodes, now).nodes, strict=True):
+    known = app.known_nodes
+    for entry, view in zip(known.nodes, snapshot(app.queue, known, now).nodes, strict=True):
         row = rows.get(entry.name)
         facts = probe.Facts.from_json(row.facts) if row and row.facts else probe.Facts()
         unknown = not view.probed and view.state is NodeState.UP
@@ -87,18 +89,24 @@ def _nodes(app: App, now: float) -> list[dict[str, Any]]:
 @click.command(cls=Verb)
 @click.argument("node")
 @click.option("--reason", metavar="TEXT", help="What people are told.")
+@click.option("--until", "end", metavar="TIME", help="Its end: 18:00, 2025-03-31, 2025-03-31T18:00.")
 @click.pass_obj
-def drain(app: App, node: str, reason: str | None) -> None:
+def drain(app: App, node: str, reason: str | None, end: str | None) -> None:
     """Give a node no more jobs. Those that run there go on to their end."""
     entry = app.nodes.node(node)
     from distribute_ssh.snapshot import TAKEN
 
+    try:
+        until = None if end is None else parse_until(end, time.time())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     reason = reason or f"drained by {app.user}"
     with app.queue.transaction() as change:
-        change.node(entry.name, drained=reason)
+        change.node(entry.name, drained=reason, drained_until=until)
     running = sum(attempt.state in TAKEN for attempt in app.queue.live_attempts(entry.name))
     app.say(f"{entry.name} gets no more jobs" + (f"; {running} there go on to their end" if running else ""))
-    app.answer(document(node=entry.name, drained=reason), lambda: f"{entry.name} drained\n", [entry.name])
+    content = document(node=entry.name, drained=reason, until=None if until is None else iso(until))
+    app.answer(content, lambda: f"{entry.name} drained\n", [entry.name])
 
 
 @click.command(cls=Verb)
@@ -108,7 +116,7 @@ def undrain(app: App, node: str) -> None:
     """Give a drained node jobs again."""
     entry = app.nodes.node(node)
     with app.queue.transaction() as change:
-        change.node(entry.name, drained=None)
+        change.node(entry.name, drained=None, drained_until=None)
     if not entry.enabled:
         app.say(f"{entry.name} still gets none: the inventory says `enabled: false`")
     app.answer(document(node=entry.name, drained=None), lambda: f"{entry.name} undrained\n", [entry.name])

@@ -12,6 +12,7 @@ from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.errors import UnreachableError, UsageError
 from distribute_ssh.model.inventory import NodeEntry
+from distribute_ssh.model.job import State
 from distribute_ssh.model.lease import Lease, NodeRequest, in_force
 from distribute_ssh.model.units import format_duration, iso, parse_duration, parse_until
 from distribute_ssh.store.rows import NodeRow
@@ -70,7 +71,7 @@ def resume(app: App, node: str | None) -> int:
 
 def _named(app: App, node: str | None) -> NodeEntry:
     if node is not None:
-        return app.nodes.node(node)
+        return app.known_nodes.node(node)
     here = [entry for entry in app.nodes.nodes if entry.connection == "local"]
     if len(here) != 1:
         names = ", ".join(entry.name for entry in app.nodes.nodes)
@@ -126,8 +127,13 @@ def _carry_out(app: App, entry: NodeEntry, request: NodeRequest) -> Lease | None
         change.node(entry.name, request=request)
 
     def is_answered() -> bool:
-        asked = _row(app, entry).request
-        return asked is None or asked.token != request.token or asked.trouble is not None
+        row = _row(app, entry)
+        if row.request is not None and row.request.token == request.token:
+            return row.request.trouble is not None
+        # What its jobs do is known a moment later.
+        before = State.PAUSED if row.lease is None else State.RUNNING
+        late = any(job.node == entry.name and job.state is before for job in app.queue.active_jobs())
+        return not late or row.unreachable_since is not None
 
     _until(app, is_answered)
     row = _row(app, entry)

@@ -21,6 +21,8 @@ class Program(Family):
             "explain": ("explain", "Say why jobs wait, or why they failed."),
             "logs": ("logs", "Show what a job or a build printed."),
             "kill": ("kill", "End jobs."),
+            "hold": ("hold", "Hold jobs back that wait in the queue."),
+            "release": ("hold", "Let jobs start that were held back."),
             "retry": ("kill", "Queue jobs again that did not end well."),
             "history": ("status", "Show what happened to a batch, and when."),
         },

@@ -40,6 +40,16 @@ class Blob:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Everything of one queue on a node."""
+
+    room: str | None  # a name for the folder itself, the same wherever it is mounted
+    sightings: Mapping[str, Sighting | None]  # of every attempt that is there
+    batches: Sequence[str]  # tokens of the batch folders
+    lease: Lease | None  # the one that stands
+
+
 class Room:
     """Our folder on one node, through an open link and its resident channel."""
 
@@ -206,13 +216,14 @@ class Room:
         found.update(_sightings(row.fields for row in rows if row.kind == "sight" and row.fields[0] in found))
         return found, standing(rows, time.time())
 
-    async def list(self) -> tuple[Mapping[str, Sighting | None], list[str], Lease | None]:
-        """Every attempt and every batch folder of this queue on the node, and the lease that stands."""
+    async def list(self) -> Listing:
+        """Look at all there is."""
         rows, _ = await self.channel.request("list", self._queue_id)
-        return (
-            _sightings(row.fields for row in rows if row.kind == "sight"),
-            [row.fields[0] for row in rows if row.kind == "batch"],
-            standing(rows, time.time()),
+        return Listing(
+            room=next((row.fields[0] for row in rows if row.kind == "room"), None),
+            sightings=_sightings(row.fields for row in rows if row.kind == "sight"),
+            batches=[row.fields[0] for row in rows if row.kind == "batch"],
+            lease=standing(rows, time.time()),
         )
 
     async def kill(self, token: str, grace: int) -> int:

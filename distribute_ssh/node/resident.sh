@@ -25,6 +25,9 @@ for place; do
 done
 [ -n "$root" ] && cd "$root" && mkdir -p files batches attempts "lib-$library" || { say scratch "$place"; exit 0; }
 chmod 700 .
+# A name for this very folder: two nodes that say the same one share a disk, and would run into each other.
+[ -s room ] || ( set -C; printf '%s\n' "$nonce" > room )
+read -r room < room
 lib=lib-$library
 if [ ! -e "$lib/whole" ]; then
     : > "$lib/new.$$" || { say full "$root"; exit 0; }
@@ -125,6 +128,7 @@ while IFS=' ' read -r verb number rest; do
             token=${token##*/}; sight "$token"; say sight "$number" "$token" "$sight"
         done
         for token in batches/"$1"-*; do [ -d "$token" ] && say batch "$number" "${token##*/}"; done
+        say room "$number" "folder-$room"
         tell_lease "$number"
         say done "$number" ;;
     start) # start NUMBER TOKEN SCRIPT; sending it again is always safe: see the wrapper

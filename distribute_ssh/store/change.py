@@ -109,6 +109,28 @@ class Change(Guarded):
         )
         return [(name, State(state)) for name, state in rows]
 
+    def hold(self, batch_id: int, names: Collection[str] | None, who: str, now: float) -> list[str]:
+        """Hold back these jobs of a batch (None: all) that wait in the queue; returns them in file order.
+
+        Raises NoMatchError if a name is none of the batch.
+        """
+        return self._move_waiting(batch_id, names, State.QUEUED, State.HELD, who, now)
+
+    def release(self, batch_id: int, names: Collection[str] | None, who: str, now: float) -> list[str]:
+        """Let these jobs of a batch (None: all) wait in the queue again that were held; returns them in file order.
+
+        Raises NoMatchError if a name is none of the batch.
+        """
+        return self._move_waiting(batch_id, names, State.HELD, State.QUEUED, who, now)
+
+    def _move_waiting(
+        self, batch_id: int, names: Collection[str] | None, frm: State, to: State, who: str, now: float
+    ) -> list[str]:
+        jobs = self._named(batch_id, names).also(one_of(legal(TRANSITIONS, frm, to)))
+        rows = self._select("name", jobs)
+        self.move(jobs, to, now, who, f"held by {who}" if to is State.HELD else None)
+        return [name for (name,) in rows]
+
     def retry(self, batch_id: int, names: Collection[str] | None, who: str, now: float) -> list[str]:
         """Queue these jobs of a batch (None: all) again that ended and are not done; returns them in file order.
 

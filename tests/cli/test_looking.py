@@ -63,6 +63,7 @@ def test_status_as_json_is_what_the_docs_promise(call: Call, queue: Queue, now: 
         "runtime": None,
         "nodes": [],
         "unreachable": {},
+        "paused": {},
     }
     assert set(job) == {
         "name", "state", "node", "attempt", "exit_code", "reason", "request", "started_at", "finished_at",

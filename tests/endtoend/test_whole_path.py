@@ -39,3 +39,26 @@ def test_a_batch_builds_once_a_node_runs_every_job_once_and_leaves_nothing_behin
     site.assert_clean(*(node.room for node in nodes.values()))
     for node in nodes.values():
         assert list((node.room / "files").iterdir()), "inputs are kept for the next batch"
+
+
+def test_two_names_of_one_folder_are_one_node_and_the_other_says_why(site: Site) -> None:
+    first = site.node("lab1")
+    site.lab.add("lab2")
+    site.enter("lab2", scratch=str(first.scratch))
+    command = site.start("run", site.batch([f"job{number}" for number in range(4)]))
+    assert command.end() == 0, command.said()
+    assert len(site.notes("build")) == 1
+    assert len(set(site.notes("run"))) == len(site.notes("run")) == 4
+    states = {node["name"]: node for node in site.data("nodes")["nodes"]}
+    (refused,) = [node for node in states.values() if node["state"] == "unreachable"]
+    assert "its scratch folder is that of lab" in refused["reason"]
+
+
+def test_the_last_folder_of_storage_is_made_and_no_more_of_it(site: Site) -> None:
+    site.node("lab1")
+    site.write_inventory(storage=str(site.storage.parent / "new" / "results"))
+    command = site.start("run", site.batch(["job"]))
+    site.wait(lambda: "storage is not there" in command.said(), "it says what is missing")
+    (site.storage.parent / "new").mkdir()
+    assert command.end() == 0, command.said()
+    assert list((site.storage.parent / "new" / "results").glob("*/b/job/job.json"))

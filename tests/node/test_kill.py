@@ -229,7 +229,7 @@ async def test_a_kill_in_the_moment_of_the_end_loses_neither_the_record_nor_what
         assert (seen, saved) in (("ended 5", True), ("ended 137", True), ("ended 137", False), ("ended stage", False))
 
     async with resident(link, tmp_path) as here:
-        for _ in range(12):
+        for _ in range(6):
             await asyncio.gather(*(one(here) for _ in range(5)))
 
 
@@ -254,7 +254,7 @@ async def test_a_kill_between_two_steps_of_an_attempt_leaves_none_that_begins_af
         assert tagged(token) == []
 
     async with resident(link, tmp_path) as here:
-        for start in range(0, 60, 5):
+        for start in range(0, 30, 5):
             await asyncio.gather(*(one(here, start + n) for n in range(5)))
 
 
