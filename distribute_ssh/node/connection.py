@@ -348,7 +348,7 @@ class SshLink:
     async def end_group(self, group: int) -> None:
         """End every process of a group on the node."""
         with contextlib.suppress(TimeoutError, NodeError):
-            async with asyncio.timeout(CLOSE_LIMIT):
+            async with asyncio.timeout(2 * CLOSE_LIMIT):
                 other = SshProcess(await self._open_session(), self)
                 await other.begin(END_GROUP.format(group))
                 other.write_eof()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WINDOW = 4 << 20  # bytes we hold for a slow reader before the far end is made to wait
 STDERR_KEPT = 8192
 NOISE_KEPT = 1024
-CLOSE_LIMIT = 3.0  # seconds for a session to be gone when its command is
+CLOSE_LIMIT = 5.0  # seconds for a session to be gone when its command is
 TERM_LIMIT = 1.0  # seconds a command gets to end after its input ended and TERM was sent
 
 
@@ -221,7 +221,7 @@ class SshProcess:
                 channel.send_signal("TERM")
         if self._group is None:  # the script is on its way; what it starts must be found
             with contextlib.suppress(TimeoutError, NodeError):
-                async with asyncio.timeout(TERM_LIMIT):
+                async with asyncio.timeout(CLOSE_LIMIT):
                     await self._begun()
         session.deafen()
         if not await _within(TERM_LIMIT, session.exited):

@@ -284,12 +284,13 @@ async def test_our_own_close_ends_a_waiting_command_as_unknown(lab: Lab) -> None
 @pytest.mark.parametrize("limit", [0.001, 0.005, 0.02, 0.5])
 async def test_sessions_come_back_after_commands_past_their_time(lab: Lab, limit: float) -> None:
     """Ten commands that ended late, at whatever moment of their start, would otherwise use up all that sshd grants."""
-    lab.add("lab1")
+    own = str(600 + lab.add("lab1").sshd.port)  # seconds that nobody else sleeps
     async with lab.link("lab1") as link:
-        late = await asyncio.gather(*(link.run("sleep 601", limit=limit) for _ in range(25)), return_exceptions=True)
+        runs = (link.run(f"sleep {own}", limit=limit) for _ in range(25))
+        late = await asyncio.gather(*runs, return_exceptions=True)
         assert all(isinstance(each, UnreachableError) for each in late)
         async with AsyncExitStack() as stack:
             for _ in range(5):
                 process = await stack.enter_async_context(link.process("echo yes; cat"))
                 assert await process.readline() == b"yes\n"
-            await until(lambda: not processes.running("sleep", "601"), "nothing is left")
+            await until(lambda: not processes.running("sleep", own), "nothing is left")

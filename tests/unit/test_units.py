@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from distribute_ssh.model.units import (
     parse_duration,
     parse_iso,
     parse_size,
+    parse_until,
 )
 
 
@@ -149,3 +153,34 @@ def test_a_time_is_utc_in_whole_seconds_and_comes_back() -> None:
 def test_a_time_without_a_zone_is_refused(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse_iso(text)
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+AFTERNOON = datetime(2025, 3, 29, 16, 0, tzinfo=BERLIN)  # in the night to the next day, clocks go one hour ahead
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("18:00", datetime(2025, 3, 29, 18, 0, tzinfo=BERLIN)),
+        (" 16:00:01 ", datetime(2025, 3, 29, 16, 0, 1, tzinfo=BERLIN)),
+        ("16:00", datetime(2025, 3, 30, 16, 0, tzinfo=BERLIN)),
+        ("8:30", datetime(2025, 3, 30, 8, 30, tzinfo=BERLIN)),
+        ("2025-03-31", datetime(2025, 3, 31, tzinfo=BERLIN)),
+        ("2025-03-31 18:00", datetime(2025, 3, 31, 18, 0, tzinfo=BERLIN)),
+        ("2025-03-31T18:00:00Z", datetime(2025, 3, 31, 18, 0, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_to_come_is_read_as_a_person_means_it(text: str, moment: datetime) -> None:
+    assert parse_until(text, AFTERNOON.timestamp(), BERLIN) == moment.timestamp()
+
+
+@pytest.mark.parametrize("text", ["", "noon", "24:00", "18:60", "18", "2025-02-30", "99999-01-01", "18:00h"])
+def test_what_is_no_moment_is_refused_with_what_to_write(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time: write 18:00"):
+        parse_until(text, AFTERNOON.timestamp(), BERLIN)
+
+
+def test_a_moment_that_is_past_is_refused() -> None:
+    with pytest.raises(ValueError, match="`2025-03-28` is over already"):
+        parse_until("2025-03-28", AFTERNOON.timestamp(), BERLIN)
