@@ -46,6 +46,7 @@ from distribute_ssh.pausing import Pausing
 from distribute_ssh.plan.reconcile import Sighting
 from distribute_ssh.storage.archive import Parcel, archive
 from distribute_ssh.storage.folder import Storage
+from distribute_ssh.storage.publish import discard
 from distribute_ssh.storage.record import build_parcel, job_parcel
 
 log = logging.getLogger(__name__)
@@ -575,12 +576,23 @@ class Supervisor:
 
     async def _drop(self, tokens: list[str]) -> None:
         self._begin("drop", tokens)
+        await self._discard(tokens)
         kept = await self.room.drop(tokens)
         for token in set(tokens) - kept:
             self._hub.tell(Dropped(self.name, token))
         if kept:
             log.warning("%s: %s could not be removed", self.name, ", ".join(map(attempt_folder, kept)))
             self._again("drop", kept)
+
+    async def _discard(self, tokens: list[str]) -> None:
+        """Remove from storage what had come of attempts that were given up on their way there."""
+        stale = [r for r in self._work.attempts if r.attempt.token in tokens and r.attempt.exit is not None]
+        try:
+            for ready in (r for r in stale if r.attempt.state is AttemptState.STALE):
+                batch = ready.batch
+                await discard(await self._hub.storage(), batch.namespace, batch.batch, ready.attempt.token)
+        except StorageError as error:
+            log.warning("%s", error)  # a hidden folder stays; no result is in it
 
     def _clear_due(self) -> list[Build]:
         return [build for build in self._work.clear if self._is_due("clear", build.token)]

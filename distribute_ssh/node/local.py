@@ -167,7 +167,9 @@ class LocalLink:
                     raise UnreachableError(f"{self.node}: /bin/sh on this machine ended before our script began")
             yield process
         finally:
-            await process.close()
+            # In a task of its own: in one that is being cancelled, Python before 3.11.4 takes a time limit for another
+            # cancellation, and what ignores TERM would never be sent KILL.
+            await asyncio.shield(process.close())
 
     @asynccontextmanager
     async def files(self) -> AsyncIterator[LocalFiles]:

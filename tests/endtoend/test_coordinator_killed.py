@@ -47,6 +47,9 @@ MOMENTS: dict[str, tuple[int, Callable[[Site], object]]] = {
     "all is done, the record not yet written": (
         len(JOBS), lambda site: site.select("SELECT 1 FROM batches WHERE finished_at > 0 AND recorded_at IS NULL"),
     ),
+    "the record is written, a node is not yet cleaned": (
+        0, lambda site: site.select("SELECT 1 FROM batches JOIN builds ON state <> 'wiped' WHERE recorded_at > 0"),
+    ),
 }  # fmt: skip
 
 
@@ -58,7 +61,7 @@ def hit(site: Site, condition: Callable[[Site], object], what: str) -> None:
         time.sleep(0.002)
 
 
-def test_killed_at_thirteen_moments_of_a_batch_of_twenty_each_job_runs_once_and_all_results_come(site: Site) -> None:
+def test_killed_at_fourteen_moments_of_a_batch_of_twenty_each_job_runs_once_and_all_results_come(site: Site) -> None:
     rooms = [site.node("lab1", slots=2).room, site.node("lab2", slots=2).room, site.local()]
     path = site.batch(JOBS, build="note('build ' + NODE)\ngate('build')\n", run=RUN)
     site.do("add", path)
@@ -80,7 +83,8 @@ def test_killed_at_thirteen_moments_of_a_batch_of_twenty_each_job_runs_once_and_
     for job in JOBS:
         assert site.record(job)["attempt"] == 1
         assert (site.results(job) / "result").read_text() == job * 1000
-    assert not site.half_written()
+    logs = {f"b_build_output-{node}.txt" for node in ("here", "lab1", "lab2")}
+    assert {path.name for path in site.results().iterdir()} == {"batch.yaml", "batch.json", *logs, *JOBS}
     site.assert_clean(*rooms)
 
 

@@ -10,6 +10,7 @@ import pytest
 from distribute_ssh.evidence import Leased, Lost, NotObeyed
 from distribute_ssh.model.job import State
 from distribute_ssh.model.lease import NodeRequest
+from distribute_ssh.plan.reconcile import Sighting
 from tests.store.makes import new_job, submitted
 from tests.tick.made import Ticks, entry
 
@@ -234,17 +235,11 @@ def test_nobody_is_ended_on_a_silent_node_which_may_have_been_paused_from_its_de
     limited.now += 100
     limited.tick()
     assert not is_to_end(limited)
-    limited.connect("n1", a=_running(token, 90.0))
+    limited.connect("n1", a=Sighting(token, "running", paused_seconds=90.0))
     assert not is_to_end(limited)
     limited.now += 60
     limited.tick()
     assert is_to_end(limited)
-
-
-def _running(token: str, paused_seconds: float):  # type: ignore[no-untyped-def]
-    from distribute_ssh.plan.reconcile import Sighting
-
-    return Sighting(token, "running", paused_seconds=paused_seconds)
 
 
 def test_paused_time_is_not_held_against_the_submitter(limited: Ticks) -> None:
