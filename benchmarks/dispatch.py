@@ -6,9 +6,9 @@ Both are given as many jobs at once on a node (`slots:` here, `--jobs` there), t
 and one small input of its own for each job; both bring back one file a job and leave nothing on the nodes. Whole
 processes are timed, interleaved; medians go into the table.
 
-* Ours: `distribute run` on a fresh queue and a fresh storage. It takes in the jobs file and its inputs, connects, probes
+* Ours: `distribute run` on a fresh queue and a fresh storage. It takes in jobs file and inputs, connects, probes
   the nodes, builds on each, runs, records every end, archives each result with its record (hashes, syncs), wipes.
-* GNU parallel: `--sshlogin --transferfile --return --cleanup`. Its ControlMasters are opened before the clock starts and
+* GNU parallel: `--sshlogin --transferfile --return --cleanup`. Its ControlMasters are open before the clock starts and
   stay open from run to run, so it never pays for a connection. It keeps no queue, no record and no log.
 
 `--keep FOLDER` leaves everything ready in FOLDER with the nodes running, and waits: for a profiler.

@@ -33,12 +33,13 @@ SLOT = struct.Struct("dq")  # when it ran last, by the monotonic clock; its proc
 JOB = """\
 import mmap, struct
 slot = struct.Struct("dq")
+moment = struct.Struct("d")
 memory = mmap.mmap(os.open({slots!r}, os.O_RDWR), {size})
 
 def busy(number):
-    pid = os.getpid()
+    slot.pack_into(memory, number * slot.size, 0.0, os.getpid())
     while True:
-        slot.pack_into(memory, number * slot.size, time.monotonic(), pid)
+        moment.pack_into(memory, number * slot.size, time.monotonic())
 
 def child(number, before):
     if os.fork() == 0:

@@ -60,7 +60,8 @@ def batch(jobs: int) -> Submission:
     """Jobs that need what no node has; each with a script and an input, as jobs have."""
     script = Input("run.py", "1" * 64, 1000)
     return Submission(
-        namespace="bench", batch="many", kind="python", capabilities=frozenset({"python3", "none-has-this"}), matrix=None,
+        namespace="bench", batch="many", kind="python", matrix=None,
+        capabilities=frozenset({"python3", "none-has-this"}),
         script=Input("build.py", "2" * 64, 1000), init=(), mounts=(), build_hash="3" * 64, source="",
         jobs=[
             NewJob(f"job-{n}", script, (Input("case.json", f"{n:064x}", 100),), f"{n:064x}") for n in range(jobs)
