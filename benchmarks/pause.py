@@ -31,15 +31,15 @@ from tests.support.wait import wait_for  # noqa: E402
 
 SLOT = struct.Struct("dq")  # when it ran last, by the monotonic clock; its process number
 JOB = """\
-import mmap, struct
+import ctypes, mmap, struct
 slot = struct.Struct("dq")
-moment = struct.Struct("d")
 memory = mmap.mmap(os.open({slots!r}, os.O_RDWR), {size})
 
 def busy(number):
     slot.pack_into(memory, number * slot.size, 0.0, os.getpid())
+    moment = ctypes.c_double.from_buffer(memory, number * slot.size)
     while True:
-        moment.pack_into(memory, number * slot.size, time.monotonic())
+        moment.value = time.monotonic()  # in one piece: who is stopped within it has not written half of it
 
 def child(number, before):
     if os.fork() == 0:

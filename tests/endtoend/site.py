@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,9 +146,9 @@ class Site:
 
     # --- nodes ---
 
-    def node(self, name: str, *config: str, within: Sequence[str] = (), **settings: Any) -> LabNode:
-        """Start a node over ssh and put it into the inventory; `config` is for its sshd, `within` runs that."""
-        node = self.lab.add(name, config, within=within)
+    def node(self, name: str, *config: str, within: Sequence[str] = (), known: bool = True, **settings: Any) -> LabNode:
+        """Start a node over ssh and put it into the inventory; for the rest see `Lab.add`."""
+        node = self.lab.add(name, config, within=within, known=known)
         self.enter(name, scratch=str(node.scratch), **settings)
         return node
 
@@ -264,6 +265,13 @@ class Site:
             wait_for(condition, what, limit)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.report()}") from None
+
+    def hit(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for a condition with eyes that hardly ever close: some moments last for milliseconds."""
+        end = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < end, f"never: {what}\n{self.report()}"
+            time.sleep(0.002)
 
     def wait_state(self, job: str, *states: str, batch: str = "b") -> None:
         """Wait until a job is in one of these states."""

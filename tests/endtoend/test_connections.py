@@ -145,6 +145,18 @@ def test_time_without_a_coordinator_is_no_silence_of_the_nodes(site: Site) -> No
     assert second.interrupt() == 0
 
 
+def test_a_node_whose_host_key_nobody_trusts_gets_nothing_until_a_person_does(site: Site) -> None:
+    node = site.node("lab1", known=False)
+    site.do("add", site.batch(["job"]))
+    runner = site.start("runner")
+    site.wait(lambda: "host key" in site.do("explain", "ns/b", "job").answered(), "it says why it waits")
+    assert not node.room.exists()
+    assert "SHA256:" in site.do("nodes", "trust", "lab1", "-y").said()
+    site.wait_state("job", "done")
+    site.wait(lambda: not site.left(node.room), "the node is cleaned")
+    assert runner.interrupt() == 0
+
+
 def unread(port: int) -> int:
     """Bytes that wait for whoever listens at a port, or for its connections."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -203,9 +215,8 @@ def test_a_job_whose_node_was_restarted_is_tried_again(site: Site, scratch: str)
     command = site.start("run", site.batch(["job"], run="note('begin ' + JOB)\ngate('run')\nnote('end ' + JOB)\n"))
     site.wait(lambda: site.notes("begin") and site.states() == {"job": "running"}, "it runs")
     node.sshd.stop()
-    for pid, _ in site.processes():
-        os.kill(pid, signal.SIGKILL)
-    for pid in wrappers(node.room):
+    # The wrappers first: they must not live to see their jobs die.
+    for pid in (*wrappers(node.room), *(pid for pid, _ in site.processes())):
         os.kill(pid, signal.SIGKILL)
     boot_id.write_text("00000000-0000-4000-8000-000000000002\n")
     if scratch == "emptied":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.endtoend.site import LIMIT, Site
+from tests.endtoend.site import Site
 
 pytestmark = pytest.mark.sshd
 
@@ -53,14 +54,6 @@ MOMENTS: dict[str, tuple[int, Callable[[Site], object]]] = {
 }  # fmt: skip
 
 
-def hit(site: Site, condition: Callable[[Site], object], what: str) -> None:
-    """Like `site.wait`, but with eyes that hardly ever close: some moments last for milliseconds."""
-    end = time.monotonic() + LIMIT
-    while not condition(site):
-        assert time.monotonic() < end, f"never: {what}\n{site.report()}"
-        time.sleep(0.002)
-
-
 def test_killed_at_fourteen_moments_of_a_batch_of_twenty_each_job_runs_once_and_all_results_come(site: Site) -> None:
     rooms = [site.node("lab1", slots=2).room, site.node("lab2", slots=2).room, site.local()]
     path = site.batch(JOBS, build="note('build ' + NODE)\ngate('build')\n", run=RUN)
@@ -72,7 +65,7 @@ def test_killed_at_fourteen_moments_of_a_batch_of_twenty_each_job_runs_once_and_
         site.open(*closed[:opened])
         del closed[:opened]
         runner = site.start("runner")
-        hit(site, condition, moment)
+        site.hit(functools.partial(condition, site), moment)
         assert runner.is_running, runner.said()
         runner.kill()
     site.do("run", path)

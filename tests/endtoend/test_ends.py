@@ -102,21 +102,28 @@ note("begin " + JOB)
 
 def test_kill_ends_jobs_in_every_state_with_all_their_processes(site: Site) -> None:
     room = site.node("lab1", slots=2).room
-    path = site.batch(["one", "two", "three"], build="note('build')\ngate('build')\n", run=FAMILY + "gate('never')\n")
+    jobs = ["zero", "one", "two", "three"]
+    path = site.batch(jobs, build="note('build')\ngate('build')\n", run=FAMILY + "gate('never')\n")
     site.do("add", path)
     assert "three" in site.do("kill", "ns/b", "three", "-y").said(), "one that waits"
     assert site.states()["three"] == "killed"
 
     runner = site.start("runner")
+    site.hit(lambda: "staging" in site.states().values(), "jobs are staged")
+    runner.kill()
+    site.do("kill", "ns/b", "zero", "-y")
+    assert site.states()["zero"] == "killed", "also where nobody drives the queue"
+
+    runner = site.start("runner")
     site.wait(lambda: site.notes("build"), "the build runs")
     site.wait(lambda: site.states()["one"] == site.states()["two"] == "building", "the others wait for it")
     site.do("kill", "ns/b", "one", "-y")
-    assert site.states() == {"one": "killed", "two": "building", "three": "killed"}
+    assert site.states() == {"zero": "killed", "one": "killed", "two": "building", "three": "killed"}
     site.open("build")
     site.wait(lambda: site.notes("begin") == ["two"], "the last one runs")
     site.wait(lambda: len(site.processes()) == 3, "with its whole family")
     site.do("kill", "ns/b", "-y")
-    assert site.states() == dict.fromkeys(["one", "two", "three"], "killed")
+    assert site.states() == dict.fromkeys(jobs, "killed")
     assert not site.processes()
     assert site.record("two")["state"] == "killed"
     site.wait(lambda: not site.left(room), "the node is cleaned")

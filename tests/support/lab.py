@@ -8,6 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from distribute_ssh.errors import NodeError
 from distribute_ssh.node.connection import Connector, KnownHosts, SshLink
 from tests.support.sshd import Sshd, host_block, make_key
 
@@ -93,6 +96,17 @@ class Lab:
         finally:
             await link.close()
             await connector.close()
+
+    async def works(self, name: str = "lab1") -> bool:
+        """Whether a node can be reached and runs what it is told."""
+        async with self.link(name) as link:
+            return (await link.run("echo hello")).stdout == b"hello\n"
+
+    async def refusal(self, name: str = "lab1") -> NodeError:
+        """Why a node cannot be reached."""
+        with pytest.raises(NodeError) as caught:
+            await self.works(name)
+        return caught.value
 
     def close(self) -> None:
         """Stop every server."""

@@ -30,6 +30,12 @@ def public(key: Path) -> str:
     return " ".join(key.with_name(key.name + ".pub").read_text().split()[:2])
 
 
+def fingerprint(key: Path) -> str:
+    """What a person compares: `SHA256:...`."""
+    shown = subprocess.run(["ssh-keygen", "-lf", key], check=True, capture_output=True, text=True, timeout=30).stdout
+    return shown.split()[1]
+
+
 class Sshd:
     """One sshd. `folder` holds all it needs; `client_key` opens the account of whoever runs the tests."""
 
