@@ -3,7 +3,9 @@
 #
 # A lease is a file lease.ID of one line: "UNTIL SINCE SAID BOOT EPOCH WHO WHY". The first three are seconds of uptime,
 # which no change of a clock touches and which go on while the machine sleeps; EPOCH is UNTIL for people at the desk.
-# Whoever renames it away ends it, so that it is ended once. While one replaces another, both may stand for a moment.
+# It counts from SAID on: who says it again ends the one before, and SINCE tells people when the first of them began.
+# Whoever renames it away ends it, so that it is ended once. Before that it writes down, once for every attempt, what
+# the lease took from it: whoever finds no lease finds all of what was taken.
 
 uptime() { read -r now idle < /proc/uptime; now=${now%%.*}; }
 
@@ -26,47 +28,31 @@ tell_lease() {
 # is_later AGE: whether the lease that stands was said less than AGE seconds ago.
 is_later() { standing && [ "$((now - said))" -lt "$1" ]; }
 
-# write_lease ID SINCE SECONDS WHO WHY
-write_lease() {
-    uptime
-    printf '%s\n' "$((now + $3)) $2 $now $boot $(($(date +%s) + $3)) $4 $5" > "new.$$" &&
-        mv "new.$$" "lease.$1" || { rm -f "new.$$"; return 1; }
-}
-
 # begin_lease ID SECONDS WHO WHY: puts it in the place of those there are; false where there is no room.
 begin_lease() {
-    uptime; from=$now before=
-    if standing; then from=$since before=$id; fi
-    write_lease "$1" "$from" "$2" "$3" "$4" || return 1
+    uptime; from=$now
+    if standing; then from=$since; fi
+    printf '%s\n' "$((now + $2)) $from $now $boot $(($(date +%s) + $2)) $3 $4" > "new.$$" &&
+        mv "new.$$" "lease.$1" || { rm -f "new.$$"; return 1; }
     for file in lease.*; do
-        old=${file#lease.}
-        if [ "$old" = "$1" ]; then continue
-        elif [ "$old" != "$before" ]; then end_lease "$old"
-        elif mv "$file" "over.$old"; then rm -f "over.$old" "timer.$old"
-        else write_lease "$1" "$now" "$2" "$3" "$4"     # it was ended, and counted, in this very moment
-        fi
+        [ "$file" = "lease.$1" ] || end_lease "${file#lease.}"
     done
-}
-
-# count_paused FOLDER: sets $paused to the seconds that this attempt was paused in all, by the lease of $since too.
-count_paused() {
-    paused=0 from=$since began=0
-    { read -r paused < "$1/paused"; read -r began < "$1/began"; } 2>/dev/null
-    [ "$began" -le "$from" ] || from=$began
-    paused=$((paused + now - from))
 }
 
 # end_lease ID: true for whoever ends it; what it took from every attempt is written down, as no time limit counts it.
 end_lease() {
-    mv "lease.$1" "over.$1" 2>/dev/null || return 1
     of=
-    { read -r until since said of epoch who why < "over.$1"; } 2>/dev/null
+    { read -r until since said of rest < "lease.$1"; } 2>/dev/null
     uptime
     for file in attempts/*/pid; do
-        [ "$of" = "$boot" ] && identity "$file" || continue
-        count_paused "${file%/pid}"
-        echo "$paused" > "$file.$$" && mv "$file.$$" "${file%pid}paused"
+        taken=${file%pid}paused.$1
+        [ "$of" = "$boot" ] && [ ! -e "$taken" ] && identity "$file" || continue
+        from=$said began=0
+        { read -r began < "${file%pid}began"; } 2>/dev/null
+        [ "$began" -le "$from" ] || from=$began
+        echo "$((now - from))" > "${file%pid}new.$$" && mv "${file%pid}new.$$" "$taken"
     done
+    mv "lease.$1" "over.$1" 2>/dev/null || return 1
     rm -f "over.$1" "timer.$1"
 }
 

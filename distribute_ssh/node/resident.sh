@@ -65,11 +65,20 @@ sight() {
     fi
 }
 
-# in_time TOKEN: it runs (r), or is paused (p); and for how many seconds it was paused in all.
+# in_time TOKEN: it runs (r), or a lease is there, perhaps one that ends in this moment (p); and for how many seconds
+# it was paused by those that are gone. In this order: who finds no lease finds all that they took.
 in_time() {
-    sight=running paused=0
-    { read -r paused < "attempts/$1/paused" && sight="running $paused r"; } 2>/dev/null
-    if standing; then count_paused "attempts/$1"; sight="running $paused p"; fi
+    is=r paused=0
+    for file in lease.*; do
+        of=
+        { read -r until since said of rest < "$file"; } 2>/dev/null
+        if [ "$of" = "$boot" ]; then is=p; fi
+    done
+    for file in "attempts/$1"/paused.*; do
+        { read -r more < "$file" && paused=$((paused + more)); } 2>/dev/null
+    done
+    sight=running
+    [ "$is $paused" = "r 0" ] || sight="running $paused $is"
 }
 
 # tend: a lease of another boot is void, and one whose timer was killed gets another.

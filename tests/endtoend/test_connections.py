@@ -97,6 +97,7 @@ def test_after_lost_after_a_job_is_tried_elsewhere_unless_it_waits_and_the_stale
     jobs = {"moves": {}, "waits": {"on_node_loss": "wait"}}
     command = site.start("run", site.batch(jobs, run=RUN))
     site.wait(lambda: len(site.notes("begin")) == 2, "both run on the only node")
+    site.wait(lambda: set(site.states().values()) == {"running"}, "and are known to")
     old.sshd.stop()
     new.sshd.start()
     site.wait(lambda: "moves lab2" in site.notes("begin"), "one is tried on the other node")

@@ -58,16 +58,17 @@ async def test_stat_tells_kind_size_time_and_mode(files: Files, here: bytes, tmp
     assert (entry.name, entry.kind, entry.size, entry.mtime, entry.mode) == (b"file", "f", 5, 1_600_000_000, 0o640)
 
 
-async def test_kinds_are_told_apart_and_links_are_not_followed(files: Files, here: bytes, tmp_path: Path) -> None:
+async def test_kinds_are_told_apart_and_links_are_not_followed(
+    files: Files, here: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
     (tmp_path / "dangling").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(tmp_path)  # the name of a socket has at most 107 bytes
+        monkeypatch.chdir(tmp_path)  # the name of a socket has at most 107 bytes
         listening.bind("socket")
         found = {entry.name: entry.kind for entry in await files.scan(here)}
-    os.chdir("/")
     assert found == {b"folder": "d", b"link": "l", b"dangling": "l", b"pipe": "?", b"socket": "?"}
     for name, kind in found.items():
         assert (await files.stat(here + b"/" + name)).kind == kind

@@ -264,7 +264,7 @@ async def test_it_ends_on_time_with_resident_and_connection_gone(link: Link, tmp
 
 async def test_a_timer_that_was_killed_is_replaced_at_the_next_look(desk: Resident, tmp_path: Path) -> None:
     pids = await busy(desk, tmp_path, 2)
-    lease = await pause(desk, 10)
+    lease = await pause(desk, 4)
     assert lease is not None
     first = timer(desk, lease)
     os.kill(first, signal.SIGKILL)
@@ -462,4 +462,4 @@ async def test_of_a_pause_that_began_earlier_only_the_rest_counts(desk: Resident
     assert int((await desk.look(token)).split()[1]) <= 1
     await go_on(desk)
     await until(begun.exists, "it begins")
-    assert int((await desk.look(token)).split()[1]) <= 2
+    assert await desk.look(token) in ("running", "running 1 r", "running 2 r")
