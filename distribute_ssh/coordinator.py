@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distribute_ssh.books import Live, Memory
 from distribute_ssh.departed import holding, remember, with_departed
 from distribute_ssh.errors import DistributeError, NodeError, ScratchError, StorageError, StoreError
 from distribute_ssh.evidence import Evidence
@@ -36,7 +37,7 @@ from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.rows import NodeRow
 from distribute_ssh.store.spool import Spool
 from distribute_ssh.supervisor import Supervisor, Transfer, Work
-from distribute_ssh.tick import Live, Memory, Tick, Ticked
+from distribute_ssh.tick import Tick, Ticked
 
 log = logging.getLogger(__name__)
 
