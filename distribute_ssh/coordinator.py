@@ -224,9 +224,9 @@ class Coordinator:
         """Connect to a node."""
         return await open_link(entry, self._connector)
 
-    def claim(self, node: str, room: str | None) -> None:
+    def claim(self, node: str, room: str) -> None:
         """Take a folder for a node: on one disk, under one name, two nodes would build and run in the same place."""
-        other = self._rooms.setdefault(room, node) if room else node
+        other = self._rooms.setdefault(room, node)
         if other != node:
             raise ScratchError(
                 f"{node}: its scratch folder is that of {other}: one machine under two names, or a disk both mount",

@@ -121,7 +121,7 @@ class Hub(Protocol):
     async def storage(self) -> Storage:
         """Storage, opened. Raises StorageError."""
 
-    def claim(self, node: str, room: str | None) -> None:
+    def claim(self, node: str, room: str) -> None:
         """Take a folder for a node. Raises ScratchError if it is another node's."""
 
     def storage_failed(self) -> None:
@@ -252,6 +252,7 @@ class Supervisor:
         self._pausing.connected()
         async with open_channel(link, self.entry.scratch, self._on_event) as channel:
             self.boot_id = channel.hello.boot_id
+            self._hub.claim(self.name, channel.hello.room)  # before we take what is another node's from it
             for request in self._pausing.due():  # before all else: a person waits for it
                 await self._pausing.carry_out(channel, request)
             self._facts = await self._hub.facts(self.entry, link, self.boot_id)
@@ -259,7 +260,6 @@ class Supervisor:
             has_tar, has_sha256sum = self._facts.has_tar, self._facts.sha256sum
             room = Room(link, channel, queue_id=self._hub.queue_id, has_tar=has_tar, has_sha256sum=has_sha256sum)
             there = await room.list()
-            self._hub.claim(self.name, there.room)
             # Batch folders that no build stands for go; attempts may hold results and are never touched unasked.
             known = {build.batch_token for build, _ in self._work.builds}
             known |= {ready.attempt.batch_token for ready in self._work.attempts}

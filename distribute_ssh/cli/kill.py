@@ -48,7 +48,11 @@ def kill(app: App, batch: str, jobs: tuple[str, ...], yes: bool) -> int:
     with app.queue.transaction() as change:
         change.request_kill(found.id, [job.name for job in hit], app.user, time.time())
         change.finish_batch_if_ended(found.id, time.time())  # where all of it waited, nobody else has to
-    if code := _until_ended(app, [job.id for job in hit]):
+    try:
+        code = _until_ended(app, [job.id for job in hit])
+    except KeyboardInterrupt:  # before we began to drive, which hears of it otherwise
+        code = INTERRUPTED
+    if code:
         app.warn("not all have ended yet; the kill stays requested")
         return code
     ended = {job.id: job for job in app.queue.jobs_by_id([job.id for job in hit])}
@@ -107,10 +111,8 @@ def _until_ended(app: App, ids: list[int]) -> int:
     left = remaining()
     if not left:
         return 0
-    try:
-        from distribute_ssh.cli.drive import Stopped, drive
-    except KeyboardInterrupt:  # it takes a while
-        return INTERRUPTED
+    from distribute_ssh.cli.drive import Stopped, drive
+
     try:
         drive(app, lambda coordinator: all(is_silent(job, coordinator) for job in remaining()))
     except Stopped as stopped:

@@ -44,7 +44,6 @@ class Blob:
 class Listing:
     """Everything of one queue on a node."""
 
-    room: str | None  # a name for the folder itself, the same wherever it is mounted
     sightings: Mapping[str, Sighting | None]  # of every attempt that is there
     batches: Sequence[str]  # tokens of the batch folders
     lease: Lease | None  # the one that stands
@@ -220,7 +219,6 @@ class Room:
         """Look at all there is."""
         rows, _ = await self.channel.request("list", self._queue_id)
         return Listing(
-            room=next((row.fields[0] for row in rows if row.kind == "room"), None),
             sightings=_sightings(row.fields for row in rows if row.kind == "sight"),
             batches=[row.fields[0] for row in rows if row.kind == "batch"],
             lease=standing(rows, time.time()),

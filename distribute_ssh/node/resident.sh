@@ -26,8 +26,10 @@ done
 [ -n "$root" ] && cd "$root" && mkdir -p files batches attempts "lib-$library" || { say scratch "$place"; exit 0; }
 chmod 700 .
 # A name for this very folder: two nodes that say the same one share a disk, and would run into each other.
-[ -s room ] || ( set -C; printf '%s\n' "$nonce" > room )
-read -r room < room
+[ -s room ] || { printf '%s\n' "$nonce" > "room.$$" && { ln "room.$$" room || [ -s room ] || mv "room.$$" room; }; }
+room=
+read -r room < room && [ -n "$room" ] || room=$nonce    # a full disk
+rm -f "room.$$"
 lib=lib-$library
 if [ ! -e "$lib/whole" ]; then
     : > "$lib/new.$$" || { say full "$root"; exit 0; }
@@ -121,7 +123,7 @@ has_helm() { [ -z "$queue" ] || ! read -r helm < "helm.$queue" || [ "$helm" = "$
 tend
 # A leading newline: a profile may have printed without one.
 printf '\n' >&3
-say hello 1 "$boot" "$$" "$root"
+say hello 1 "$boot" "$$" "$room" "$root"
 while IFS=' ' read -r verb number rest; do
     set -f; set -- $rest; set +f
     [ "$verb" = list ] || has_helm || exit 0
@@ -137,7 +139,6 @@ while IFS=' ' read -r verb number rest; do
             token=${token##*/}; sight "$token"; say sight "$number" "$token" "$sight"
         done
         for token in batches/"$1"-*; do [ -d "$token" ] && say batch "$number" "${token##*/}"; done
-        say room "$number" "folder-$room"
         tell_lease "$number"
         say done "$number" ;;
     start) # start NUMBER TOKEN SCRIPT; sending it again is always safe: see the wrapper

@@ -15,7 +15,7 @@ LONGEST = 512
 """Bytes in a line from a node; pipes keep lines up to 4,096 whole, and ours are far shorter."""
 
 EVENTS = frozenset({"started", "exit", "resumed"})
-ROWS = frozenset({"sight", "batch", "kept", "lease", "moves", "room"})
+ROWS = frozenset({"sight", "batch", "kept", "lease", "moves"})
 SIGHTS = frozenset({"absent", "unstarted", "claimed", "running", "ended", "gone"})
 
 
@@ -25,6 +25,7 @@ class Hello:
 
     boot_id: str
     pid: int
+    room: str  # a name for that very folder, whatever the node is called
     root: str  # our folder on the node, absolute
 
 
@@ -115,9 +116,9 @@ def read(line: bytes, nonce: str) -> Hello | Refusal | Event | Row | End | None:
     if len(words) < 3 or words[0] != nonce:
         return None
     kind, rest = words[1], words[2:]
-    if kind == "hello" and len(rest) >= 4 and _NUMBER.fullmatch(rest[2]):
-        root = " ".join(rest[3:])
-        return Hello(rest[1], int(rest[2]), root) if root.startswith("/") else None
+    if kind == "hello" and len(rest) >= 5 and _NUMBER.fullmatch(rest[2]):
+        root = " ".join(rest[4:])
+        return Hello(rest[1], int(rest[2]), rest[3], root) if root.startswith("/") else None
     if kind in ("scratch", "full"):
         return Refusal(kind, " ".join(rest))
     if kind in EVENTS:

@@ -208,7 +208,8 @@ async def test_what_cannot_be_stopped_is_named(here: Resident) -> None:
     await here.start(token, job(f"exec python3 -c '{child}'", token=token))
 
     def deaf() -> list[int]:
-        return [each.pid for each in processes.everything() if each.state == "D" and child in each.command]
+        there = [each for each in processes.everything() if child in each.command]
+        return [each.pid for each in there if each.state == "D" and any(other.parent == each.pid for other in there)]
 
     await until(deaf, "it waits for its child")
     lease = await pause(here)

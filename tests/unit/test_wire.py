@@ -55,8 +55,8 @@ def test_a_word_is_one_word_within_its_room_and_reads_as_it_was_or_as_its_beginn
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (f"{N} hello 1 boot-id 77 /scratch/distribute-0\n", Hello("boot-id", 77, "/scratch/distribute-0")),
-        (f"{N} hello 1 boot-id 77 /my disk/distribute-0\n", Hello("boot-id", 77, "/my disk/distribute-0")),
+        (f"{N} hello 1 boot-id 77 r1 /scratch/distribute-0\n", Hello("boot-id", 77, "r1", "/scratch/distribute-0")),
+        (f"{N} hello 1 boot-id 77 r1 /my disk/distribute-0\n", Hello("boot-id", 77, "r1", "/my disk/distribute-0")),
         (f"{N} scratch /no where\n", Refusal("scratch", "/no where")),
         (f"{N} full /scratch\n", Refusal("full", "/scratch")),
         (f"{N} started queue1-abcdef\n", Event("started", "queue1-abcdef", "")),
