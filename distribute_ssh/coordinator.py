@@ -36,8 +36,9 @@ from distribute_ssh.store import schema
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.rows import NodeRow
 from distribute_ssh.store.spool import Spool
-from distribute_ssh.supervisor import Supervisor, Transfer, Work
+from distribute_ssh.supervisor import Supervisor
 from distribute_ssh.tick import Tick, Ticked
+from distribute_ssh.work import Transfer, Work
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class Coordinator:
     async def _in_thread(self, function: Callable[..., _T], *args: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    # --- what the supervisors ask of us (`supervisor.Hub`) ---
+    # --- what the supervisors ask of us (`work.Hub`) ---
 
     def tell(self, evidence: Evidence) -> None:
         """Take notice of something that happened."""

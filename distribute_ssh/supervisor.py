@@ -1,138 +1,33 @@
-"""One node's supervisor: keeps the node connected and makes true there what the queue says, lane by lane.
+"""One node's supervisor: keeps the node connected, and its lanes supplied with what the queue holds for it.
 
-It is told what the queue holds for its node after every tick (`Work`) and compares that with what it already did on
-this connection. So a lost line needs no clean-up: the next connection starts from the queue and from what the node's
-own folders say. Trouble with a machine stays in here; any other exception is a bug and stops the coordinator.
+Trouble with a machine stays in here: it ends the connection, and the next one starts from the queue and from what the
+node's own folders say. Any other exception is a bug and stops the coordinator.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import random
-import shlex
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
-from distribute_ssh.errors import NodeError, StorageError, UnreachableError
-from distribute_ssh.evidence import (
-    Cleared,
-    Connected,
-    Dropped,
-    Evidence,
-    Killed,
-    Lost,
-    NotPublished,
-    NotStaged,
-    Published,
-    Seen,
-    Staged,
-)
+from distribute_ssh.errors import NodeError, UnreachableError
+from distribute_ssh.evidence import Connected, Lost
+from distribute_ssh.lanes import Lanes
 from distribute_ssh.model.inventory import NodeEntry
-from distribute_ssh.model.job import Attempt, AttemptState, Batch, Build, BuildState, Input, Job
-from distribute_ssh.model.layout import attempt_folder
-from distribute_ssh.model.lease import NodeRequest
-from distribute_ssh.node import probe, wire
+from distribute_ssh.node import wire
 from distribute_ssh.node.channel import open_channel
 from distribute_ssh.node.link import Link
 from distribute_ssh.node.process import Room
-from distribute_ssh.node.shell import build_environment, build_script, job_environment, job_script
 from distribute_ssh.pausing import Pausing
-from distribute_ssh.plan.reconcile import Sighting
-from distribute_ssh.storage.archive import Parcel, archive
-from distribute_ssh.storage.folder import Storage
-from distribute_ssh.storage.publish import discard
-from distribute_ssh.storage.record import build_parcel, job_parcel
+from distribute_ssh.work import Hub, Work
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between tries to connect; doubled each time, with jitter
-POLL = 2.0  # seconds between looks at what runs: events wake us early, the poll makes it certain
-POLL_IDLE = 10.0  # where nothing runs
-POLL_ADOPTED = 0.25  # attempts of an earlier channel cannot push their end to this one
-GROUP = 64  # attempts that share one listing and one stream
-GATHER = 0.2  # seconds an ended attempt waits for others to go to storage with it, while more run on the node
-GRACE = 10  # seconds between TERM and KILL
-STORAGE_RESERVE = 64 << 20  # bytes that stay free in storage
-RETRY, LONGEST_RETRY = 2.0, 60.0  # seconds until storage that was full or away is tried again; doubled each time
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """An attempt with all that is needed to start and to archive it."""
-
-    attempt: Attempt
-    job: Job | None  # None: it was dropped from its batch meanwhile
-    batch: Batch
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What the queue holds for one node."""
-
-    attempts: Sequence[Ready] = ()
-    builds: Sequence[tuple[Build, Batch]] = ()
-    clear: Sequence[Build] = ()  # nobody needs them any more
-    kill: frozenset[str] = frozenset()  # attempts to end
-    ended: frozenset[str] = frozenset()  # stale attempts that were ended: nothing of them runs
-    needed: frozenset[str] = frozenset()  # contents that waiting jobs still need
-    request: NodeRequest | None = None  # a pause or a resume that is not so yet
-
-
-@dataclass(slots=True)
-class Transfer:
-    """Bytes on their way."""
-
-    node: str
-    what: str  # "inputs" or "results"
-    done: int = 0
-    total: int | None = None
-    since: float = field(default_factory=time.monotonic)
-
-    @property
-    def rate(self) -> float:
-        """Bytes per second since it began."""
-        return self.done / max(time.monotonic() - self.since, 1e-3)
-
-
-class Hub(Protocol):
-    """What a supervisor needs of its coordinator."""
-
-    queue_id: str
-    transfers: dict[str, Transfer]
-
-    def tell(self, evidence: Evidence) -> None:
-        """Take notice of something that happened."""
-
-    def spool_path(self, sha256: str) -> Path:
-        """Where an input lies here."""
-
-    async def facts(self, entry: NodeEntry, link: Link, boot_id: str) -> probe.Facts:
-        """What the node is and has, asked anew where it may have changed."""
-
-    async def link(self, entry: NodeEntry) -> Link:
-        """Connect to a node."""
-
-    async def storage(self) -> Storage:
-        """Storage, opened. Raises StorageError."""
-
-    def claim(self, node: str, room: str) -> None:
-        """Take a folder for a node. Raises ScratchError if it is another node's."""
-
-    def storage_failed(self) -> None:
-        """Take notice that something could not be stored: perhaps the line to storage is gone."""
-
-    async def trust_changed(self) -> None:
-        """Wait until the host keys we trust were changed."""
-
-
-Lane = tuple[Callable[[], list[Any]], Callable[[list[Any]], Awaitable[None]]]
-"""What is due, and the verb that does it."""
 
 
 class Supervisor:
@@ -142,34 +37,30 @@ class Supervisor:
         self.entry = entry
         self.name = entry.name
         self.tried = asyncio.Event()  # connected, or failed to, at least once
-        self.staged: set[str] = set()
         self.boot_id = ""
         self._hub = hub
         self._connecting = connecting
         self._work = Work()
         self._given = asyncio.Event()  # without it every batch folder on the node would look like nobody's
-        self._room: Room | None = None
-        self._facts = probe.Facts()
-        self._offer = probe.merge(entry, self._facts)
-        self._begun: dict[tuple[str, str], float] = {}  # (verb, token) -> when it may be tried again on this connection
-        self._retry = RETRY
-        self._mine: set[str] = set()  # started on this channel: their events come here
-        self._to_look: set[str] = set()
-        self._started: set[str] = set()  # said to have started; to be looked at, but not at once
+        self._lanes: Lanes | None = None
+        self._is_known = False  # what there is on it was told, so that it can be worked with
         self._pausing = Pausing(self.name, hub.tell)
         self._asked = asyncio.Event()  # somebody asked something of the node
-        self._wakers: list[asyncio.Event] = []
-        self._busy = 0
 
     @property
     def is_connected(self) -> bool:
         """Whether the node can be worked with now."""
-        return self._room is not None
+        return self._is_known
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way here, or due, that could change anything."""
-        return self._room is None or (self._busy == 0 and not any(due() for due, _ in self._lanes()))
+        return self._lanes is None or not self._is_known or self._lanes.is_idle
+
+    @property
+    def staged(self) -> frozenset[str]:
+        """The attempts and builds whose inputs are on the node."""
+        return frozenset(self._lanes.staged) if self._lanes else frozenset()
 
     def give(self, work: Work) -> None:
         """Take notice of what the queue holds now."""
@@ -179,11 +70,8 @@ class Supervisor:
         self._work = work
         self._pausing.request = work.request
         self._given.set()
-        live = {ready.attempt.token for ready in work.attempts} | {build.token for build, _ in work.builds}
-        self._begun = {key: at for key, at in self._begun.items() if key[1] in live}
-        self.staged &= live
-        self._mine &= live
-        self._wake()
+        if self._lanes:
+            self._lanes.give(work)
 
     # --- connection ---
 
@@ -223,19 +111,15 @@ class Supervisor:
             self._asked.clear()
             async with self._connecting:
                 link = await self._hub.link(self.entry)
-            async with self._opened(link) as watch, asyncio.TaskGroup() as group:
+            async with self._opened(link) as (watch, lanes), asyncio.TaskGroup() as group:
                 group.create_task(watch(), name=f"watch {self.name}")
-                group.create_task(self._poll(), name=f"poll {self.name}")
-                self._wakers.clear()
-                for due, act in self._lanes():
-                    group.create_task(self._lane(due, act), name=f"{act.__name__} on {self.name}")
+                group.create_task(lanes.run(), name=f"lanes of {self.name}")
         except* NodeError as errors:
             broke = _first(errors)
         except* OSError as errors:  # this machine's own trouble: no more processes, no more open files
             broke = UnreachableError(f"{self.name}: {_first(errors)}")
         finally:
-            self._room = None
-            self._busy = 0
+            self._lanes, self._is_known = None, False
             for what in ("inputs", "results"):
                 self._hub.transfers.pop(f"{self.name} {what}", None)
             if link is not None:
@@ -244,372 +128,37 @@ class Supervisor:
         return broke
 
     @contextlib.asynccontextmanager
-    async def _opened(self, link: Link) -> AsyncIterator[Callable[[], Coroutine[None, None, None]]]:
-        self._begun.clear()
-        self._mine.clear()
-        self._to_look.clear()
-        self.staged.clear()
+    async def _opened(self, link: Link) -> AsyncIterator[tuple[Callable[[], Coroutine[None, None, None]], Lanes]]:
         self._pausing.connected()
-        async with open_channel(link, self.entry.scratch, self._on_event) as channel:
+        async with open_channel(link, self.entry.scratch, self._heard) as channel:
             self.boot_id = channel.hello.boot_id
             self._hub.claim(self.name, channel.hello.room)  # before we take what is another node's from it
             for request in self._pausing.due():  # before all else: a person waits for it
                 await self._pausing.carry_out(channel, request)
-            self._facts = await self._hub.facts(self.entry, link, self.boot_id)
-            self._offer = probe.merge(self.entry, self._facts)
-            has_tar, has_sha256sum = self._facts.has_tar, self._facts.sha256sum
-            room = Room(link, channel, queue_id=self._hub.queue_id, has_tar=has_tar, has_sha256sum=has_sha256sum)
+            facts = await self._hub.facts(self.entry, link, self.boot_id)
+            queue, tar, sha256sum = self._hub.queue_id, facts.has_tar, facts.sha256sum
+            room = Room(link, channel, queue_id=queue, has_tar=tar, has_sha256sum=sha256sum)
+            lanes = self._lanes = Lanes(self.entry, self._hub, room, facts, self._pausing, self._work)
             there = await room.list()
             # Batch folders that no build stands for go; attempts may hold results and are never touched unasked.
             known = {build.batch_token for build, _ in self._work.builds}
             known |= {ready.attempt.batch_token for ready in self._work.attempts}
             if unknown := [token for token in there.batches if token not in known]:
                 await room.clear(unknown)
-            self._hub.tell(Connected(self.name, self.boot_id, self._facts, there.sightings))
+            self._hub.tell(Connected(self.name, self.boot_id, facts, there.sightings))
             self._pausing.heard(there.lease, anew=True)
-            self._room = room
+            self._is_known = True
             self.tried.set()
 
             async def watch() -> None:
                 await channel.closed.wait()
                 raise UnreachableError(f"{self.name}: {channel.why}")
 
-            yield watch
+            yield watch, lanes
 
-    @property
-    def room(self) -> Room:
-        """Our folder on the node. Raises UnreachableError while there is no connection."""
-        if self._room is None:
-            raise UnreachableError(f"{self.name}: not connected")
-        return self._room
-
-    # --- lanes: side by side; within one, the order holds ---
-
-    def _lanes(self) -> list[Lane]:
-        return [
-            (self._pausing.due, self._obey),
-            (self._stage_due, self._stage),
-            (self._start_due, self._start),
-            (self._look_due, self._look),
-            (self._kill_due, self._kill),
-            (self._archive_due, self._archive),
-            (self._drop_due, self._drop),
-            (self._clear_due, self._clear),
-        ]
-
-    async def _lane(self, due: Callable[[], list[Any]], act: Callable[[list[Any]], Awaitable[None]]) -> None:
-        waker = asyncio.Event()
-        self._wakers.append(waker)
-        while True:
-            if not (items := due()):
-                waker.clear()
-                await waker.wait()
-                continue
-            self._busy += 1
-            try:
-                await act(items)
-            finally:
-                self._busy -= 1
-
-    def _wake(self) -> None:
-        for waker in self._wakers:
-            waker.set()
-
-    def _is_due(self, verb: str, token: str) -> bool:
-        return self._begun.get((verb, token), 0.0) <= time.monotonic()
-
-    def _begin(self, verb: str, tokens: Iterable[str]) -> None:
-        for token in tokens:
-            self._begun[verb, token] = float("inf")
-
-    def _again(self, verb: str, tokens: Iterable[str]) -> None:
-        """Let it be tried again after a while: full disks and broken storage are mended by people."""
-        for token in tokens:
-            self._begun[verb, token] = time.monotonic() + self._retry
-        self._retry = min(self._retry * 2, LONGEST_RETRY)
-
-    async def _poll(self) -> None:
-        looked = asked = time.monotonic()
-        while True:
-            await asyncio.sleep(POLL_ADOPTED)
-            running, now = self._running(), time.monotonic()
-            soon = ((running - self._mine) | self._started) & running
-            self._started.clear()
-            if running and now - looked > POLL:
-                looked, soon = now, running
-            if soon:
-                asked = now
-                self._to_look |= soon
-                self._wake()
-            elif now - asked > POLL_IDLE:  # somebody at its desk may have paused it
-                asked = now
-                self._pausing.heard((await self.room.look(()))[1])
-
-    def _running(self) -> set[str]:
-        attempts = (AttemptState.STARTING, AttemptState.RUNNING)
-        builds = (BuildState.STARTING, BuildState.RUNNING)
-        return {ready.attempt.token for ready in self._work.attempts if ready.attempt.state in attempts} | {
-            build.token for build, _ in self._work.builds if build.state in builds
-        }
-
-    def _on_event(self, event: wire.Event) -> None:
-        if event.kind == "resumed":
-            self._pausing.heard(None)  # where that is not so, the look says so
-            self._to_look |= self._running()
-        elif event.kind == "started":
-            self._started.add(event.token)  # the next poll sees it, unless it ended by then, which saves a look
-            return
-        else:
-            self._to_look.add(event.token)
-        self._wake()
-
-    def _transfer(self, what: str) -> Callable[[int, int], None]:
-        transfer = Transfer(self.name, what)
-
-        def progress(done: int, total: int) -> None:
-            transfer.done, transfer.total = done, total
-            self._hub.transfers[f"{self.name} {what}"] = transfer
-
-        return progress
-
-    # pause, resume
-
-    async def _obey(self, requests: list[NodeRequest]) -> None:
-        for request in requests:
-            await self._pausing.carry_out(self.room.channel, request)
-        self._to_look |= self._running()
-        self._wake()
-
-    # stage
-
-    def _stage_due(self) -> list[tuple[str, tuple[Input, ...]]]:
-        due: list[tuple[str, tuple[Input, ...]]] = [
-            (build.token, (*batch.init, batch.script))
-            for build, batch in self._work.builds
-            if build.state is BuildState.STARTING and self._is_due("stage", build.token)
-        ]
-        for ready in self._work.attempts:
-            if ready.attempt.state is AttemptState.PLACED and self._is_due("stage", ready.attempt.token):
-                job = ready.job
-                due.append((ready.attempt.token, (*job.inputs, *((job.script,) if job.script else ())) if job else ()))
-        return due
-
-    async def _stage(self, items: list[tuple[str, tuple[Input, ...]]]) -> None:
-        tokens = [token for token, _ in items]
-        self._begin("stage", tokens)
-        # All of them in one stream: a hundred jobs with a small input each cost one round trip.
-        inputs = {item.sha256: item for _, each in items for item in each}
-        try:
-            await self.room.stage(
-                inputs.values(), self._hub.spool_path, keep=self._work.needed, progress=self._transfer("inputs")
-            )
-        except UnreachableError:
-            raise
-        except NodeError as error:
-            for token in tokens:
-                self._hub.tell(NotStaged(self.name, token, error.message))
-            return
-        finally:
-            self._hub.transfers.pop(f"{self.name} inputs", None)
-        for token in tokens:
-            self.staged.add(token)
-            self._hub.tell(Staged(self.name, token))
-        self._wake()  # a build that is staged starts now
-
-    # start
-
-    def _start_due(self) -> list[tuple[str, Callable[[], str]]]:
-        due: list[tuple[str, Callable[[], str]]] = [
-            (build.token, functools.partial(self._build_script, build, batch))
-            for build, batch in self._work.builds
-            if build.state is BuildState.STARTING and build.token in self.staged and self._is_due("start", build.token)
-        ]
-        for ready in self._work.attempts:
-            token = ready.attempt.token
-            starting = ready.attempt.state is AttemptState.STARTING and token not in self._work.kill
-            if starting and self._is_due("start", token):
-                due.append((token, functools.partial(self._job_script, ready)))
-        return due
-
-    async def _start(self, items: list[tuple[str, Callable[[], str]]]) -> None:
-        async def start(token: str, script: Callable[[], str]) -> None:
-            try:
-                await self.room.start(token, script())
-            except UnreachableError:
-                raise
-            except NodeError as error:
-                self._hub.tell(NotStaged(self.name, token, error.message))
-
-        tokens = [token for token, _ in items]
-        self._begin("start", tokens)
-        self._mine.update(tokens)
-        async with asyncio.TaskGroup() as group:
-            for token, script in items:
-                group.create_task(start(token, script), name=f"start {token} on {self.name}")
-
-    def _build_script(self, build: Build, batch: Batch) -> str:
-        env = build_environment(build, batch, self.entry.env, self._offer.cores, self.room.channel.root)
-        return build_script(
-            batch_token=build.batch_token, script=batch.script, init=batch.init, slots=self.entry.slots,
-            python=self.entry.python or "python3", env=env,
-        )  # fmt: skip
-
-    def _job_script(self, ready: Ready) -> str:
-        attempt, job, batch = ready.attempt, ready.job, ready.batch
-        assert job is not None, "an attempt without its job is stale"
-        assert job.script is not None
-        cores = max(1, self._offer.cores // self.entry.slots)
-        env = job_environment(attempt, job, batch, self.entry.env, cores, self._offer.memory_mb, self.room.channel.root)
-        return job_script(
-            token=attempt.token, batch_token=attempt.batch_token, slot=attempt.slot, script=job.script,
-            init=batch.init, inputs=job.inputs, cores=cores, python=self.entry.python or "python3", env=env,
-            time_limit=job.time_limit,
-        )  # fmt: skip
-
-    # look
-
-    def _look_due(self) -> list[str]:
-        return sorted(self._to_look)
-
-    async def _look(self, tokens: list[str]) -> None:
-        self._to_look.difference_update(tokens)
-        found: dict[str, Sighting | None] = {}
-        for start in range(0, len(tokens), GROUP):
-            looked, lease = await self.room.look(tokens[start : start + GROUP])
-            found |= looked
-            self._pausing.heard(lease)
-        said = {}
-        for token, sighting in found.items():
-            if sighting is not None and sighting.exit == "stage":
-                self.room.forget_blobs()
-                said[token] = await self._last_line(token)
-        self._hub.tell(Seen(self.name, found, said))
-
-    async def _last_line(self, token: str) -> str:
-        output = f"{shlex.quote(self.room.channel.root)}/{attempt_folder(token)}/output"
-        lines = (await self.room.link.run(f"tail -c 400 {output}")).stdout.decode(errors="replace").strip().splitlines()
-        return "".join(c for c in lines[-1] if c.isprintable())[:200] if lines else ""
-
-    # kill
-
-    def _kill_due(self) -> list[str]:
-        return [token for token in self._work.kill if self._is_due("kill", token)]
-
-    async def _kill(self, tokens: list[str]) -> None:
-        self._begin("kill", tokens)
-
-        async def end(token: str) -> None:
-            left = await self.room.kill(token, GRACE)
-            self._hub.tell(Killed(self.name, token, left))
-            if left:
-                self._again("kill", [token])
-            self._to_look.add(token)
-            self._wake()
-
-        async with asyncio.TaskGroup() as group:
-            for token in tokens:
-                group.create_task(end(token), name=f"kill {token} on {self.name}")
-
-    # archive
-
-    def _archive_due(self) -> list[Callable[[], Parcel]]:
-        due: list[Callable[[], Parcel]] = []
-        for ready in self._work.attempts:
-            ended = ready.attempt.state is AttemptState.ENDED
-            if ended and ready.job and self._is_due("archive", ready.attempt.token):
-                due.append(functools.partial(job_parcel, ready.attempt, ready.job, ready.batch, self._facts))
-        for build, batch in self._work.builds:
-            ended = build.state in (BuildState.BUILT, BuildState.FAILED) and not build.log_kept
-            if ended and self._is_due("archive", build.token):
-                due.append(functools.partial(build_parcel, build, batch))
-        return due[:GROUP]
-
-    async def _archive(self, items: list[Callable[[], Parcel]]) -> None:
-        if len(items) < GROUP and self._running():
-            # Short jobs end one by one: a moment later there are more of them for the same round trips.
-            await asyncio.sleep(GATHER)
-            items = self._archive_due()
-        parcels = [make() for make in items]
-        self._begin("archive", (parcel.token for parcel in parcels))
-        # An owner gets the machine back when the job has ended, and nothing writes into what is being brought in.
-        if left := await self.room.reap([parcel.token for parcel in parcels]):
-            log.warning("%s: %d processes that ended jobs left running would not end", self.name, left)
-        troubles: dict[str, str] = {}
-        try:
-            outcomes = await archive(
-                self.room.link,
-                self.room.channel.root.encode("utf-8", "surrogateescape"),
-                parcels,
-                await self._hub.storage(),
-                facts=self._facts,
-                reserve=STORAGE_RESERVE,
-                progress=self._transfer("results"),
-            )
-        except StorageError as error:
-            troubles = {parcel.token: error.message for parcel in parcels}
-        else:
-            for outcome in outcomes:
-                if outcome.published:
-                    self._hub.tell(Published(self.name, outcome.token, outcome.last_line))
-                else:
-                    troubles[outcome.token] = outcome.reason or "it was not published"
-        finally:
-            self._hub.transfers.pop(f"{self.name} results", None)
-        for token, reason in troubles.items():
-            self._hub.tell(NotPublished(self.name, token, reason))
-        if troubles:
-            self._hub.storage_failed()
-            self._again("archive", troubles)
-        else:
-            self._retry = RETRY
-
-    # drop, clear
-
-    def _drop_due(self) -> list[str]:
-        return [
-            ready.attempt.token
-            for ready in self._work.attempts
-            if ready.attempt.state is AttemptState.PUBLISHED
-            or (ready.attempt.state is AttemptState.STALE and ready.attempt.token in self._work.ended)
-            if self._is_due("drop", ready.attempt.token)
-        ][:GROUP]
-
-    async def _drop(self, tokens: list[str]) -> None:
-        self._begin("drop", tokens)
-        await self._discard(tokens)
-        kept = await self.room.drop(tokens)
-        for token in set(tokens) - kept:
-            self._hub.tell(Dropped(self.name, token))
-        if kept:
-            log.warning("%s: %s could not be removed", self.name, ", ".join(map(attempt_folder, kept)))
-            self._again("drop", kept)
-
-    async def _discard(self, tokens: list[str]) -> None:
-        """Remove from storage what had come of attempts that were given up on their way there."""
-        stale = [r for r in self._work.attempts if r.attempt.token in tokens and r.attempt.exit is not None]
-        try:
-            for ready in (r for r in stale if r.attempt.state is AttemptState.STALE):
-                batch = ready.batch
-                await discard(await self._hub.storage(), batch.namespace, batch.batch, ready.attempt.token)
-        except StorageError as error:
-            log.warning("%s", error)  # a hidden folder stays; no result is in it
-
-    def _clear_due(self) -> list[Build]:
-        return [build for build in self._work.clear if self._is_due("clear", build.token)]
-
-    async def _clear(self, builds: list[Build]) -> None:
-        self._begin("clear", (build.token for build in builds))
-        for build in builds:
-            if build.exit is None:
-                await self.room.kill(build.token, GRACE)
-        kept = await self.room.clear([build.batch_token for build in builds])
-        kept |= await self.room.drop([build.token for build in builds])
-        for build in builds:
-            if kept.isdisjoint((build.batch_token, build.token)):
-                self._hub.tell(Cleared(self.name, build.token))
-            else:
-                log.warning("%s: the folder of a build could not be removed", self.name)
-                self._again("clear", [build.token])
+    def _heard(self, event: wire.Event) -> None:
+        if self._lanes:
+            self._lanes.heard(event)
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> Any:

@@ -34,7 +34,7 @@ from distribute_ssh.plan.schedule import place
 from distribute_ssh.snapshot import TAKEN, snapshot
 from distribute_ssh.store.change import Change
 from distribute_ssh.store.queue import Queue
-from distribute_ssh.supervisor import Ready, Work
+from distribute_ssh.work import Ready, Work
 
 LIVE_BUILDS = (BuildState.STARTING, BuildState.RUNNING, BuildState.ENDED, BuildState.BUILT, BuildState.FAILED)
 SEEN_EVERY = 30.0  # seconds between notes that a node is still there
