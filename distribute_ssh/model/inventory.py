@@ -13,7 +13,9 @@ from typing import Any
 from distribute_ssh.errors import NoMatchError, UsageError
 from distribute_ssh.model import capability
 from distribute_ssh.model.address import Address, expand, parse_address, parse_storage
+from distribute_ssh.model.hours import parse_hours
 from distribute_ssh.model.names import check_name, key
+from distribute_ssh.model.owner import SIGNS
 from distribute_ssh.model.settings import SYSTEM_INVENTORY, Places, resolve
 from distribute_ssh.model.units import parse_duration, parse_size
 from distribute_ssh.model.yamltext import Checker, Node, Scalar, Sequence, is_null, join, load
@@ -21,13 +23,15 @@ from distribute_ssh.model.yamltext import Mapping as YamlMapping
 
 LOST_AFTER = 900.0
 LONGEST_PAUSE = 4 * 3600.0
+IONICE = ("idle", "best-effort")
 
-_TOP = ("storage", "nodes", "defaults", "groups", "probes", "ssh_config", "lost_after")
+_TOP = ("storage", "nodes", "defaults", "groups", "probes", "ssh_config", "lost_after", "limits")
 _SHARED = (
     *("user", "port", "identity", "slots", "scratch", "capabilities", "cores", "memory", "gpus"),
-    *("python", "env", "max_pause", "enabled", "reason"),
+    *("python", "env", "max_pause", "owners", "owner", "hours", "gentle", "enabled", "reason"),
 )
 _OWN = ("name", "host", "connection")
+_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", re.ASCII)  # a login name
 _ORIGINAL = ("ip", "transport_port", "keepalive_port", "cancel_port")  # of the original tool's nodes file
 _HINTS = {
     **dict.fromkeys(("hostname", "address", "ansible_host"), "write `host:`"),
@@ -59,12 +63,30 @@ class NodeEntry:
     python: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
     max_pause: float = LONGEST_PAUSE  # seconds a pause may take at most
+    pause_when_active: float = 0.0  # seconds the owner has to be quiet before jobs go on; 0: nobody looks
+    move_after: float = 0.0  # seconds of pause after which a job may be attempted elsewhere; 0: never
+    watch: tuple[str, ...] = ()  # further files on the node that its owner uses
+    ignore: tuple[str, ...] = ()  # kinds of readings that say nothing of its owner
+    hours: str | None = None  # when jobs may run, as `model.hours` reads it
+    nice: int = 0
+    ionice: str | None = None  # a class
+    core_cap: int | None = None  # cores on which jobs have to stay
+    owners: tuple[str, ...] = ()  # login names there: obeyed at its desk also when they are not logged in
     enabled: bool = True
     reason: str | None = None
 
     def __post_init__(self) -> None:
         if not self.host:
             object.__setattr__(self, "host", self.name)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one person may have on the head who comes through its gateway."""
+
+    spool: int = 1 << 40  # bytes of files, of batches that are not done
+    files: int = 100_000  # that one batch may name
+    jobs: int = 200_000  # that wait in the queue
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,7 @@ class Inventory:
     probes: Mapping[str, str] = field(default_factory=dict, hash=False)  # capability: command
     ssh_config: Path | None = None  # read instead of the usual ones, as `ssh -F` does
     lost_after: float = LOST_AFTER  # seconds of silence after which a job may be attempted elsewhere
+    limits: Limits = Limits()
     source: Path | None = None
     warnings: tuple[str, ...] = ()
 
@@ -163,6 +186,7 @@ class _Reader:
             # What is set for one session of work wins over what the file says for all.
             ssh_config=self.places.ssh_config or check.parsed(top.get("ssh_config"), "ssh_config", self.file),
             lost_after=check.parsed(top.get("lost_after"), "lost_after", _patience) or LOST_AFTER,
+            limits=self.limits(top.get("limits")),
             source=self.path,
             warnings=tuple(self.warnings),
         )
@@ -274,10 +298,43 @@ class _Reader:
             "python": check.parsed(get("python"), f"{path}.python", _python),
             "env": self.env(get("env"), f"{path}.env"),
             "max_pause": check.parsed(get("max_pause"), f"{path}.max_pause", _patience),
+            "owners": self.owners(get("owners"), f"{path}.owners"),
+            **self.owner(get("owner"), f"{path}.owner"),
+            "hours": self.hours(get("hours"), f"{path}.hours"),
+            **self.gentle(get("gentle"), f"{path}.gentle"),
             "enabled": check.boolean(get("enabled"), f"{path}.enabled"),
             "reason": check.line(get("reason"), f"{path}.reason"),
         }
         return {name: value for name, value in values.items() if value is not None}
+
+    def owner(self, node: Node | None, path: str) -> dict[str, Any]:
+        check = self.check
+        keys = check.mapping(node, path, optional=("pause_when_active", "move_after", "watch", "ignore"))
+        files = [check.parsed(item, where, _watched) for where, item in check.items(keys.get("watch"), f"{path}.watch")]
+        items = check.items(keys.get("ignore"), f"{path}.ignore")
+        ignored = [check.choice(item, where, SIGNS) for where, item in items]
+        times = ("pause_when_active", "move_after")
+        return {each: check.parsed(keys.get(each), f"{path}.{each}", _time_or_never) for each in times} | {
+            "watch": tuple(file for file in files if file is not None) or None,
+            "ignore": tuple(kind for kind in ignored if kind is not None) or None,
+        }
+
+    def hours(self, node: Node | None, path: str) -> str | None:
+        """One text, or a list of them."""
+        if not isinstance(node, Sequence):
+            return self.check.parsed(node, path, _hours)
+        each = [self.check.parsed(item, where, _hours) for where, item in self.check.items(node, path)]
+        text = ", ".join(one for one in each if one is not None)
+        return self.check.parsed(Scalar(text, False, node.mark), path, _hours) if text else None
+
+    def gentle(self, node: Node | None, path: str) -> dict[str, Any]:
+        check = self.check
+        keys = check.mapping(node, path, optional=("nice", "ionice", "cores"))
+        return {
+            "nice": check.integer(keys.get("nice"), f"{path}.nice", high=19),
+            "ionice": check.choice(keys.get("ionice"), f"{path}.ionice", IONICE),
+            "core_cap": check.integer(keys.get("cores"), f"{path}.cores", low=1, high=100_000),
+        }
 
     def capabilities(self, node: Node | None, path: str) -> tuple[str, ...] | None:
         texts = [(self.check.line(item, where), item, where) for where, item in self.check.items(node, path)]
@@ -285,6 +342,16 @@ class _Reader:
             if text is not None and (wrong := capability.check(text)):
                 self.check.problem(item, where, wrong)
         return capability.normalise(text for text, _, _ in texts if text) or None
+
+    def owners(self, node: Node | None, path: str) -> tuple[str, ...] | None:
+        found = []
+        for where, item in self.check.items(node, path):
+            text = self.check.line(item, where)
+            if text is not None and not _OWNER.fullmatch(text):
+                self.check.problem(item, where, "is no login name", "as /etc/passwd of the node has it: anna")
+            elif text is not None:
+                found.append(text)
+        return tuple(found) or None
 
     def gpus(self, node: Node | None, path: str) -> int | tuple[int, ...] | None:
         if not isinstance(node, Sequence):
@@ -323,6 +390,15 @@ class _Reader:
                 found[name.text] = command
         return found
 
+    def limits(self, node: Node | None) -> Limits:
+        check, names = self.check, ("spool", "files", "jobs")
+        keys = {} if is_null(node) else check.mapping(node, "limits", optional=names)
+        found = {
+            "spool": check.parsed(keys.get("spool"), "limits.spool", parse_size),
+            **{each: check.integer(keys.get(each), f"limits.{each}", low=1) for each in names[1:]},
+        }
+        return Limits(**{name: value for name, value in found.items() if value is not None})
+
     def beside(self, text: str) -> str:
         return str(resolve(text, self.path.parent))
 
@@ -352,6 +428,26 @@ def _user(text: str) -> str:
 def _scratch(text: str) -> str:
     if not (text.startswith(("/", "~/")) or text == "~") or not text.isprintable():
         raise ValueError(f"`{text}` is not a folder on the node: write an absolute path, or one that begins with ~/")
+    return text
+
+
+def _watched(text: str) -> str:
+    if not (text.startswith("/") and text.isascii() and text.isprintable() and len(text) < 200):
+        raise ValueError(f"`{text}` is not a file on the node: write an absolute path, in ASCII")
+    return text
+
+
+def _time_or_never(text: str) -> float:
+    if text == "never":
+        return 0.0
+    seconds = parse_duration(text)
+    if seconds < 1:
+        raise ValueError(f"`{text}` is no time to wait: write 10m, or never")
+    return seconds
+
+
+def _hours(text: str) -> str:
+    parse_hours(text)
     return text
 
 

@@ -119,6 +119,23 @@ class Request(StrEnum):
     KILL = "kill"
 
 
+class WarnSignal(StrEnum):
+    """What a job can ask to be sent some time before its time limit ends it."""
+
+    USR1 = "USR1"
+    USR2 = "USR2"
+    HUP = "HUP"
+    INT = "INT"
+    TERM = "TERM"
+
+
+WARN_SIGNAL = "DISTRIBUTE_WARN_SIGNAL"
+"""The variable in a job's environment that names the signal; a job without it is not warned."""
+
+WARN_BEFORE = 60.0
+"""Seconds between the warning and the end; half of the time limit, where that is less."""
+
+
 class OnNodeLoss(StrEnum):
     """What becomes of a job whose node stays silent for longer than `lost_after`."""
 
@@ -168,6 +185,7 @@ class Batch:
     finished_at: float | None = None
     moved_from: str | None = None  # its folder in storage still has this batch name: it is to be renamed
     recorded_at: float | None = None  # when its record in storage was last written; None: it is due
+    notify: tuple[str, ...] = ()  # channels, by name, that are told of its end
 
     @property
     def name(self) -> str:
@@ -202,6 +220,16 @@ class Job:
     started_at: float | None = None
     finished_at: float | None = None
     not_before: float = 0.0
+
+    @property
+    def warn_signal(self) -> str | None:
+        """What it wants to be sent before its time limit ends it."""
+        return self.env.get(WARN_SIGNAL)
+
+    @property
+    def warn_before(self) -> float:
+        """How many seconds before that; 0 where it wants no warning."""
+        return min(WARN_BEFORE, (self.time_limit or 0.0) / 2) if self.warn_signal else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from distribute_ssh.errors import Problem, UsageError
 from distribute_ssh.model import capability, layout, names, sweep
 from distribute_ssh.model.fileref import FileReader, FileRef, Fill, Listed, shown
-from distribute_ssh.model.job import OnNodeLoss
+from distribute_ssh.model.job import WARN_SIGNAL, OnNodeLoss, WarnSignal
 from distribute_ssh.model.units import parse_duration
 from distribute_ssh.model.yamltext import (
     MAX_BYTES,
@@ -89,6 +89,7 @@ class BatchSpec:
     source: str  # the file as it was written
     folder: Path  # what relative paths start from
     warnings: tuple[str, ...] = ()
+    notify: tuple[str, ...] = ()  # channels of the head, by name, each once
 
     @property
     def name(self) -> str:
@@ -163,7 +164,7 @@ _TOP_HINTS = {
     "build": "write `python.initialize.build_file`",
     "initialize": "it belongs under `python` or `apptainer`",
     "jobs": "it belongs under `python` or `apptainer`",
-    **dict.fromkeys(("batch_name", "namespace", "capabilities", "matrix"), "it belongs under `meta`"),
+    **dict.fromkeys(("batch_name", "namespace", "capabilities", "matrix", "notify"), "it belongs under `meta`"),
 }
 _META_HINTS = dict.fromkeys(("name", "batch"), "did you mean `batch_name`?")
 _INITIALIZE_HINTS = {
@@ -175,9 +176,8 @@ _JOB_HINTS = {
     "apptainer": {"file": "an apptainer job runs the app `distribute` of its image; its data go to `required_files`"},
 }
 
-_OPTIONS = ("env", "time_limit", "max_attempts", "on_node_loss")
+_OPTIONS = ("env", "time_limit", "warn_signal", "max_attempts", "on_node_loss")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_MATRIX = re.compile(r"@[\x21-\x39\x3b-\x7e]+:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +186,7 @@ class _Options:
 
     env: Mapping[str, tuple[str, Node]] = field(default_factory=dict)
     time_limit: float | None = None
+    warn_signal: str | None = None
     max_attempts: int = 1
     on_node_loss: OnNodeLoss = OnNodeLoss.RESCHEDULE
 
@@ -209,12 +210,13 @@ class _Reader:
         kinds = ("python", "apptainer", "singularity")
         top = check.mapping(root, "", required=("meta",), optional=(*kinds, "slurm"), hints=_TOP_HINTS)
         required = ("namespace", "batch_name", "capabilities")
-        optional = ("matrix", *_OPTIONS)
+        optional = ("matrix", "notify", *_OPTIONS)
         meta = check.mapping(top.get("meta"), "meta", required=required, optional=optional, hints=_META_HINTS)
         namespace = _name(check, meta.get("namespace"), "meta.namespace")
         batch = _name(check, meta.get("batch_name"), "meta.batch_name")
         capabilities = self._capabilities(meta.get("capabilities"))
         matrix = self._matrix(meta.get("matrix"))
+        notify = self._notify(meta.get("notify"))
         slurm = self._slurm(top.get("slurm"), "slurm")
         self.common = self._options(meta, "meta", _Options())
         self.env = self._env(self.common, "meta", None)
@@ -242,6 +244,7 @@ class _Reader:
             source=source,
             folder=self.folder,
             warnings=tuple(self.warnings),
+            notify=notify,
         )
 
     def _kind(self, root: Node, given: Sequence[Scalar]) -> str:
@@ -299,6 +302,9 @@ class _Reader:
         files = self.files.many(keys.get("required_files"), f"{path}.required_files")
         slurm = self._slurm(keys.get("slurm"), f"{path}.slurm")
         options = self._options(keys, path, self.common)
+        if options.time_limit is None and not is_null(keys.get("warn_signal")):
+            what = "there is no `time_limit` that it could warn of"
+            check.problem(keys["warn_signal"], f"{path}.warn_signal", what, "add one, or remove this")
         plan = self._sweep(keys, path)
         if name is None or (plan is None and "sweep" in keys):
             return  # noted; without its values nothing can be filled in
@@ -309,7 +315,7 @@ class _Reader:
                 file=self._single(script, fill),
                 required_files=self.files.named(files, fill, taken=(names.SWEEP_FILE,) if plan else ()),
                 slurm=slurm,
-                env=self.env | self._env(options, path, fill) | _parameters(point),
+                env=self.env | self._env(options, path, fill) | _parameters(point) | _warning(options),
                 time_limit=options.time_limit,
                 max_attempts=options.max_attempts,
                 on_node_loss=options.on_node_loss,
@@ -379,16 +385,30 @@ class _Reader:
         if node is None or is_null(node):
             return None
         text = self.check.string(node, "meta.matrix")
-        if text is not None and not (_MATRIX.fullmatch(text) and len(text) <= 255):
+        if text is not None and not names.is_matrix_id(text):
             what = f"{quoted(text)} is no Matrix user id"
             self.check.problem(node, "meta.matrix", what, 'write it as in "@name:server.org"')
         return text
+
+    def _notify(self, node: Node | None) -> tuple[str, ...]:
+        # One name needs no list around it; what may be done with a name was said to its head, with its secrets.
+        one = [("meta.notify", node)] if isinstance(node, Scalar) and not is_null(node) else None
+        found: dict[str, None] = {}
+        for path, item in one or self.check.items(node, "meta.notify"):
+            text = self.check.string(item, path)
+            if text is not None and names.check_name(text):
+                remedy = "a person on Matrix goes to `matrix`; an address or URL gets a name in the head's config file"
+                self.check.problem(item, path, "is no name of a channel", remedy)
+            elif text is not None:
+                found[text] = None
+        return tuple(found)
 
     def _options(self, keys: Mapping[str, Node], path: str, base: _Options) -> _Options:
         """Read the options among `keys`; those that are not there, or null, are as in `base` (but `env` is own)."""
         check = self.check
         given = {key: keys[key] for key in _OPTIONS if not is_null(keys.get(key))}
         limit = check.parsed(given.get("time_limit"), f"{path}.time_limit", _time_limit)
+        warning = check.choice(given.get("warn_signal"), f"{path}.warn_signal", tuple(WarnSignal))
         attempts = check.integer(given.get("max_attempts"), f"{path}.max_attempts", low=1, high=100)
         loss = check.choice(given.get("on_node_loss"), f"{path}.on_node_loss", tuple(OnNodeLoss))
         env: dict[str, tuple[str, Node]] = {}
@@ -405,6 +425,7 @@ class _Reader:
         return _Options(
             env,
             base.time_limit if limit is None else limit,
+            base.warn_signal if warning is None else warning,
             base.max_attempts if attempts is None else attempts,
             base.on_node_loss if loss is None else OnNodeLoss(loss),
         )
@@ -464,6 +485,11 @@ def _time_limit(text: str) -> float:
     if seconds <= 0:
         raise ValueError(f"`{text}` leaves no time to run: write 90s, 15m, 1h30m, 2d, or remove it")
     return seconds
+
+
+def _warning(options: _Options) -> dict[str, str]:
+    """Return what tells the job, and us, that it wants to be warned of its time limit."""
+    return {WARN_SIGNAL: options.warn_signal} if options.warn_signal and options.time_limit else {}
 
 
 def _parameters(point: sweep.Point | None) -> dict[str, str]:

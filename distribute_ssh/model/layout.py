@@ -57,6 +57,11 @@ def part_folder(token: str) -> str:
     return f".part-{token}"
 
 
+def orphan(job: str, token: str) -> str:
+    """Where the results of an attempt are kept that the queue did not know."""
+    return f"{job}@orphan-{token.partition('-')[2][:12]}"
+
+
 def aside(job: str, attempt: int) -> str:
     """Where the results of an attempt are kept that is not, or no longer, the job's result."""
     return f"{job}@attempt-{attempt}"

@@ -34,6 +34,8 @@ class NodeRequest:
     until: float | None = None  # paused until then; None: it is to go on
     reason: str | None = None
     trouble: str | None = None  # why the last try to make it so failed
+    yields: bool = False  # nobody in person asked for it: it leaves every other lease as it is
+    extends: bool = False  # only while that very lease stands: one that somebody ended is not begun again
 
     def is_over(self, now: float) -> bool:
         """Whether there is nothing left to do: the time of the pause is over."""

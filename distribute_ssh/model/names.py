@@ -6,6 +6,7 @@ import re
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._\-+=@,]*", re.ASCII)
 _FOREIGN = re.compile(r"[^A-Za-z0-9._\-+=@,]", re.ASCII)
+_MATRIX = re.compile(r"@[\x21-\x39\x3b-\x7e]+:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 NAME_BYTES = 100
 ALIAS_BYTES = 255  # what file systems hold in one name
 
@@ -38,6 +39,11 @@ def check_alias(text: str) -> str | None:
     if len(text.encode()) > ALIAS_BYTES:
         return f"a file's name has at most {ALIAS_BYTES} bytes, not {len(text.encode())}"
     return None
+
+
+def is_matrix_id(text: str) -> bool:
+    """Whether this is a Matrix user id, as `@name:server.org`."""
+    return _MATRIX.fullmatch(text) is not None and len(text) <= 255
 
 
 def key(name: str) -> str:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distribute_ssh.errors import UsageError
 
+if TYPE_CHECKING:
+    from distribute_ssh.model.address import Address
+    from distribute_ssh.model.yamltext import Checker, Node
+
 SYSTEM_INVENTORY = Path("/etc/distribute/inventory.yaml")
+GATEWAY = "distribute gateway"
 _LONGEST_USER = 100
 
 
@@ -86,11 +92,33 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """A head to act on: how ssh reaches it, and what its gateway is called there (a forced command does not ask)."""
+
+    address: Address
+    command: str = GATEWAY
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Read `[USER@]HOST[:PORT]`. Raises UsageError."""
+        from distribute_ssh.model.address import parse_address
+
+        return cls(parse_address(text))
+
+    @property
+    def name(self) -> str:
+        """For messages: `ana@head`."""
+        at = self.address
+        return (f"{at.user}@" if at.user else "") + at.host + (f":{at.port}" if at.port else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What the config file says."""
 
     user: str  # the submitter's name, as shown to others
     inventory: Path | None = None
+    head: Head | None = None  # where commands act, if not here
 
 
 def read_config(places: Places, login: str | None = None) -> Config:
@@ -109,13 +137,27 @@ def read_config(places: Places, login: str | None = None) -> Config:
 
     file = str(places.config_file)
     check = yamltext.Checker(file)
-    keys = {} if not text.strip() else check.mapping(yamltext.load(text, file), "", optional=("inventory", "user"))
+    root = yamltext.load(text, file) if text.strip() else None
+    keys = {} if root is None else check.mapping(root, "", optional=("inventory", "user", "head"))
     user = check.line(keys.get("user"), "user")
     if user is not None and len(user) > _LONGEST_USER:
         check.problem(keys["user"], "user", f"has more than {_LONGEST_USER} characters")
     inventory = check.parsed(keys.get("inventory"), "inventory", lambda text: resolve(text, places.config))
+    head = _head(check, keys.get("head"))
     check.finish()
-    return Config(user=user or login, inventory=inventory)
+    return Config(user=user or login, inventory=inventory, head=head)
+
+
+def _head(check: Checker, node: Node | None) -> Head | None:
+    """Read `USER@HOST`, or `{host: USER@HOST, command: PROGRAM}`."""
+    from distribute_ssh.model.yamltext import Mapping as YamlMapping
+
+    if not isinstance(node, YamlMapping):
+        return check.parsed(node, "head", Head.parse)
+    keys = check.mapping(node, "head", required=("host",), optional=("command",))
+    head = check.parsed(keys.get("host"), "head.host", Head.parse)
+    command = check.line(keys.get("command"), "head.command")
+    return replace(head, command=command) if head and command else head
 
 
 def resolve(text: str, folder: Path) -> Path:

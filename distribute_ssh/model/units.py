@@ -97,6 +97,32 @@ def parse_until(text: str, now: float, zone: tzinfo | None = None) -> float:
     return until
 
 
+def parse_since(text: str, now: float, zone: tzinfo | None = None) -> float:
+    """Unix time of a moment that has passed: `2h` or `7d` ago, `18:00` (yesterday's where today's is to come),
+    `2025-03-31`, `2025-03-31 18:00`. `zone`: where the person is (None: where this machine is).
+
+    Raises ValueError with a sentence that says what to write instead.
+    """
+    written = text.strip()
+    try:
+        if clock := _TIME.fullmatch(written):
+            hour, minute, second = (int(each or 0) for each in clock.groups())
+            moment = datetime.fromtimestamp(now, zone).replace(hour=hour, minute=minute, second=second, microsecond=0)
+            if moment.timestamp() > now:
+                moment -= timedelta(days=1)
+        elif re.match(r"\d{4}-", written):
+            moment = datetime.fromisoformat(written)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+        else:
+            return now - parse_duration(written)
+        since = moment.timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError(f"`{written}` is not a time: write 2h or 7d (ago), 18:00, or 2025-03-31") from None
+    if since > now:
+        raise ValueError(f"`{written}` is still to come")
+    return since
+
+
 def format_duration(seconds: float) -> str:
     """At most two units, as people say it: `45s`, `2h10m`, `3d4h`. Cut, not rounded: what has begun has not passed."""
     sign = "-" if seconds <= -1 else ""

@@ -23,7 +23,17 @@ HELLO_LIMIT = 10.0  # seconds
 PING_EVERY = 10.0  # seconds; sshd's ChannelTimeout counts data in the channel, which keepalives are not
 PING_LIMIT = 30.0  # a node under full load still answers within a second; swap may take longer
 ANSWER_LIMIT = 60.0
-LIBRARY = ("wrapper.sh", "members.sh", "kill.sh", "lease.sh", "pause.sh", "resume.sh")
+LIBRARY = (
+    "wrapper.sh",
+    "members.sh",
+    "kill.sh",
+    "lease.sh",
+    "pause.sh",
+    "resume.sh",
+    "watch.sh",
+    "desk.sh",
+    "activity.sh",
+)
 
 
 @cache

@@ -315,6 +315,16 @@ class SshLink:
                 await asyncio.shield(process.close())
 
     @asynccontextmanager
+    async def command(self, line: str) -> AsyncIterator[SshProcess]:
+        """Start a command by its own line, which a forced command may replace: what a head's gateway is started by."""
+        async with self._sessions:
+            process = SshProcess(await self._open_session(line), self)
+            try:
+                yield process
+            finally:
+                await asyncio.shield(process.leave())
+
+    @asynccontextmanager
     async def files(self) -> AsyncIterator[SftpFiles]:
         """The node's files over SFTP."""
         async with self._sessions:
@@ -354,11 +364,11 @@ class SshLink:
                 other.write_eof()
                 await other.wait(CLOSE_LIMIT)
 
-    async def _open_session(self) -> Session:
+    async def _open_session(self, line: str = BOOTSTRAP) -> Session:
         async def start() -> Session:
             session = Session()
             await self.connection.create_session(
-                lambda: session, BOOTSTRAP, encoding=None, request_pty=False, send_env=(), env={}
+                lambda: session, line, encoding=None, request_pty=False, send_env=(), env={}
             )
             return session
 

@@ -19,6 +19,12 @@ class Entry:
     size: int
     mtime: int  # whole seconds: all that SFTP version 3 carries
     mode: int  # permission bits only
+    fraction: int = 0  # nanoseconds beyond `mtime`, where they are known
+
+    @property
+    def mtime_ns(self) -> int:
+        """The modification time as closely as it is known."""
+        return self.mtime * 1_000_000_000 + self.fraction
 
 
 class File(Protocol):
@@ -117,7 +123,8 @@ def entry_of(name: bytes, status: os.stat_result) -> Entry:
     """Translate the operating system's answer."""
     mode = status.st_mode
     kind = "f" if stat.S_ISREG(mode) else "d" if stat.S_ISDIR(mode) else "l" if stat.S_ISLNK(mode) else "?"
-    return Entry(name, kind, status.st_size, int(status.st_mtime), stat.S_IMODE(mode))
+    seconds, fraction = divmod(status.st_mtime_ns, 1_000_000_000)
+    return Entry(name, kind, status.st_size, seconds, stat.S_IMODE(mode), fraction)
 
 
 class LocalFiles:

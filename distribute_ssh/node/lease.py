@@ -13,6 +13,7 @@ from distribute_ssh.node import wire
 from distribute_ssh.node.channel import Channel
 
 LIMIT = 60.0  # seconds: on a machine that swaps, to stop everything takes its time
+LONG_AGO = 10**9  # seconds: no machine is up for so long
 WHO, WHY = 100, 280  # bytes: with the rest of its row they stay below wire.LONGEST
 
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -24,13 +25,15 @@ async def carry_out(channel: Channel, request: NodeRequest) -> Lease | None:
     Raises UnreachableError, and ScratchError where the node has no room to write the lease down.
     """
     now = time.time()
-    age = str(max(0, int(now - request.at)))
+    # What yields was asked for before anything else was said.
+    age = str(LONG_AGO if request.yields else max(0, int(now - request.at)))
     if request.until is None:
         rows, end = await channel.request("resume", age, limit=LIMIT)
     else:
         seconds = str(max(1, round(request.until - now)))
         said = [wire.word(request.who, WHO) or "somebody", wire.word(request.reason or "", WHY)]
-        rows, end = await channel.request("pause", request.token, seconds, age, *filter(None, said), limit=LIMIT)
+        verb = ["extend", request.token, seconds] if request.extends else ["pause", request.token, seconds, age]
+        rows, end = await channel.request(*verb, *filter(None, said), limit=LIMIT)
     if not end.ok:
         raise ScratchError(f"{channel.node}: no room left in {channel.root}", hint="free some space there")
     return standing(rows, time.time())

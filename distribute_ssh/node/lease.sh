@@ -7,6 +7,13 @@
 # Whoever renames it away ends it, so that it is ended once. Before that it writes down, once for every attempt, what
 # the lease took from it: whoever finds no lease finds all of what was taken.
 
+# detached SCRIPT WORD...: in a session of its own. `setsid -f` leaves INT and QUIT at their defaults and no zombie here;
+# `&`, where there is nothing better, ignores both for life.
+detached() {
+    setsid -f /bin/sh "$@" < /dev/null 3>&3 && return
+    if command -v setsid > /dev/null; then setsid /bin/sh "$@" < /dev/null 3>&3 & else /bin/sh "$@" < /dev/null 3>&3 & fi
+} 2>/dev/null
+
 uptime() { read -r now idle < /proc/uptime; now=${now%%.*}; }
 
 # standing: sets $id $until $since $said $who $why of the lease that stands, and $now; false where none does.
@@ -28,11 +35,15 @@ tell_lease() {
 # is_later AGE: whether the lease that stands was said less than AGE seconds ago.
 is_later() { standing && [ "$((now - said))" -lt "$1" ]; }
 
-# begin_lease ID SECONDS WHO WHY: puts it in the place of those there are; false where there is no room.
+# begin_lease ID SECONDS WHO WHY: puts it in the place of those there are; false where there is no room. One that stands
+# already is extended: what it takes goes on to count from when it was said first.
 begin_lease() {
-    uptime; from=$now
-    if standing; then from=$since; fi
-    printf '%s\n' "$((now + $2)) $from $now $boot $(($(date +%s) + $2)) $3 $4" > "new.$$" &&
+    uptime; from=$now at=$now
+    if standing; then
+        from=$since
+        if [ "$id" = "$1" ]; then at=$said; fi
+    fi
+    printf '%s\n' "$((now + $2)) $from $at $boot $(($(date +%s) + $2)) $3 $4" > "new.$$" &&
         mv "new.$$" "lease.$1" || { rm -f "new.$$"; return 1; }
     for file in lease.*; do
         [ "$file" = "lease.$1" ] || end_lease "${file#lease.}"

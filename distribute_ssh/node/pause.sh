@@ -12,7 +12,11 @@ say() { printf '%s %s\n' "$nonce" "$*" >&3; }
 if [ "$number" = 0 ] && identity "timer.$mine"; then exit 0; fi
 read -r stat < "/proc/$$/stat"
 set -- ${stat##*) }
-echo "$$ ${20} $boot" > "timer.$mine.$$" && mv "timer.$mine.$$" "timer.$mine"
+# On a full disk into the file that is there, which takes no room: a timer without a name gets company at every look.
+{ echo "$$ ${20} $boot" > "timer.$mine.$$" && mv "timer.$mine.$$" "timer.$mine"; } || {
+    rm -f "timer.$mine.$$"
+    echo "$$ ${20} $boot" 1<> "timer.$mine"
+}
 
 obey 3>&-
 # What starts the ranks of MPI stops those on other machines when it is told by TSTP, which it has to be awake for.

@@ -214,8 +214,9 @@ def merge(entry: NodeEntry, facts: Facts) -> Offer:
         found = {gpu.index: gpu for gpu in gpus}
         gpus = tuple(found.get(index, Gpu(index)) for index in entry.gpus)
     names = {*facts.tools, *facts.probes, *entry.capabilities}
+    cores = entry.cores or facts.cores or 1
     return Offer(
-        cores=entry.cores or facts.cores or 1,
+        cores=min(cores, entry.core_cap or cores),
         memory_mb=entry.memory_mb or facts.memory_mb,
         gpus=gpus,
         capabilities=capability.offered(names | {"gpu"} if gpus else names),

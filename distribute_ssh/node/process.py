@@ -47,6 +47,8 @@ class Listing:
     sightings: Mapping[str, Sighting | None]  # of every attempt that is there
     batches: Sequence[str]  # tokens of the batch folders
     lease: Lease | None  # the one that stands
+    strays: frozenset[str]  # of which processes run, but there is no folder
+    has_desk: bool  # people there may ask for a pause
 
 
 class Room:
@@ -217,12 +219,18 @@ class Room:
 
     async def list(self) -> Listing:
         """Look at all there is."""
-        rows, _ = await self.channel.request("list", self._queue_id)
+        rows, end = await self.channel.request("list", self._queue_id)
         return Listing(
             sightings=_sightings(row.fields for row in rows if row.kind == "sight"),
             batches=[row.fields[0] for row in rows if row.kind == "batch"],
             lease=standing(rows, time.time()),
+            strays=frozenset(row.fields[0] for row in rows if row.kind == "stray"),
+            has_desk=end.detail == "desk",
         )
+
+    async def warn(self, token: str, signal: str) -> None:
+        """Send a signal to the first process of an attempt's payload, once however often it is asked for."""
+        await self.channel.request("warn", token, signal)
 
     async def kill(self, token: str, grace: int) -> int:
         """End an attempt and everything it started; the number of processes that would not go (0 is the proof)."""

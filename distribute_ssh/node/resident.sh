@@ -44,14 +44,8 @@ find . -maxdepth 1 -name 'lib-*' -mtime +30 -exec rm -rf {} +
 read -r boot < /proc/sys/kernel/random/boot_id
 DISTRIBUTE_BOOT=$boot DISTRIBUTE_NONCE=$nonce
 export DISTRIBUTE_BOOT DISTRIBUTE_NONCE
-# `setsid -f` leaves INT and QUIT at their defaults and no zombie here; `&` in this shell would ignore both for life.
-if setsid -f true; then
-    detached() { setsid -f /bin/sh "$@" < /dev/null 3>&3; }
-elif command -v setsid > /dev/null; then
-    detached() { setsid /bin/sh "$@" < /dev/null 3>&3 & }
-else
-    detached() { /bin/sh "$@" < /dev/null 3>&3 & }
-fi
+desk=$root-desk
+case $root in "$HOME"/*) desk=/var/tmp/$name-desk ;; esac       # homes are closed to other people
 
 # sight TOKEN: sets $sight to what its folder tells.
 recorded() { for record in "attempts/$1"/exit.*; do [ -e "$record" ] && code=${record##*.} && return 0; done; return 1; }
@@ -83,7 +77,7 @@ in_time() {
     [ "$is $paused" = "r 0" ] || sight="running $paused $is"
 }
 
-# tend: a lease of another boot is void, and one whose timer was killed gets another.
+# tend: a lease of another boot is void, and one whose timer was killed gets another; likewise the watcher of the desk.
 tend() {
     for file in lease.*; do
         of=
@@ -92,6 +86,7 @@ tend() {
         elif ! identity "timer.${file#lease.}"; then detached "$lib/pause.sh" 0 "${file#lease.}" "$lib"
         fi
     done
+    if [ -e desk.rules ] && ! identity "watcher-$library"; then detached "$lib/watch.sh" "$desk" "$lib"; fi
 }
 
 # remove FOLDER TOKEN...: in the background, since a big tree takes its time; says which would not go.
@@ -112,6 +107,25 @@ reap() {
     left=0
     if grep -qsaF "$(printf 'DISTRIBUTE_ATTEMPT=%s\n' "$@")" /proc/[0-9]*/environ; then left=$(kill_all "$*" '' 2); fi
     say done "$number" "$((left))"
+}
+
+# warn TOKEN SIGNAL: to the first process of its payload, once: the one child of the wrapper that carries our tag.
+warn() {
+    identity "attempts/$1/pid" && [ ! -e "attempts/$1/warned" ] || return
+    for status in $(grep -ls "^PPid:.$pid\$" /proc/[0-9]*/status); do
+        main=${status%/status}
+        grep -qsaF "DISTRIBUTE_ATTEMPT=$1" "$main/environ" || continue
+        : > "attempts/$1/warned"
+        kill -s "$2" "${main##*/}"
+    done
+}
+
+# open_desk: lets the people at this machine in, and keeps the program they type up to date.
+open_desk() {
+    mkdir -p "$desk/asked" "$desk/told" && ours "$desk" && chmod 755 "$desk" "$desk/told" && chmod 1777 "$desk/asked" || return
+    quoted=$(printf '%s\n' "$desk" | sed "s/'/'\\\\''/g")
+    { printf "#!/bin/sh\ndesk='%s' node=%s\n" "$quoted" "$1"; cat "$lib/desk.sh"; } > "$desk/new.$$" &&
+        chmod 755 "$desk/new.$$" && mv "$desk/new.$$" "$desk/distribute"
 }
 
 # A line that hung may bring, minutes later, what was sent into it: the start of an attempt that has run and was wiped
@@ -138,9 +152,13 @@ while IFS=' ' read -r verb number rest; do
             [ -d "$token" ] || continue
             token=${token##*/}; sight "$token"; say sight "$number" "$token" "$sight"
         done
+        for token in $(grep -saho "DISTRIBUTE_ATTEMPT=$1-[a-z0-9]*" /proc/[0-9]*/environ | sort -u); do
+            token=${token#*=}
+            [ -d "attempts/$token" ] || say stray "$number" "$token"
+        done
         for token in batches/"$1"-*; do [ -d "$token" ] && say batch "$number" "${token##*/}"; done
         tell_lease "$number"
-        say done "$number" ;;
+        if [ -e desk.rules ]; then say done "$number" desk; else say done "$number"; fi ;;
     start) # start NUMBER TOKEN SCRIPT; sending it again is always safe: see the wrapper
         token=$1
         if mkdir "attempts/$token"; then script=run.sh; else script=run.$$; fi  # a wrapper may be reading the other
@@ -151,18 +169,28 @@ while IFS=' ' read -r verb number rest; do
     put) # put NUMBER SHA256 TEXT: a tiny input; one cut short has another size, and is put again
         if printf '%b' "${rest#* }" > "files/$1"; then say done "$number"
         else rm -f "files/$1"; say fail "$number" full; fi ;;
+    warn) warn "$1" "$2"; say done "$number" ;;
     kill) detached "$lib/kill.sh" "$number" "$1" "$2" "$lib" ;;     # answers by itself
     pause) # pause NUMBER ID SECONDS AGE WHO [WHY], asked for AGE seconds ago; what was said since then wins
         if is_later "$3" && [ "$id" != "$1" ]; then tell_lease "$number"; say done "$number"
         elif begin_lease "$1" "$2" "$4" "$5"; then groups STOP; detached "$lib/pause.sh" "$number" "$1" "$lib"
         else say fail "$number" full; fi ;;
+    extend) # extend NUMBER ID SECONDS WHO [WHY]: while that very lease stands; its timer sees it
+        if standing && [ "$id" = "$1" ] && ! begin_lease "$1" "$2" "$3" "$4"; then say fail "$number" full
+        else tell_lease "$number"; say done "$number"; fi ;;
     resume) # resume NUMBER AGE, the same
         if ! is_later "$1"; then
             for file in lease.*; do end_lease "${file#lease.}"; done
             groups CONT
         fi
         detached "$lib/resume.sh" "$number" "$lib" ;;
+    desk) # desk NUMBER MOST NODE OWNER...: pauses from the desk, of at most MOST seconds
+        if open_desk "$2" && echo "$*" > "desk.rules.$$" && mv "desk.rules.$$" desk.rules
+        then tend; say done "$number" "$desk"
+        else rm -f "desk.rules.$$"; say fail "$number" full; fi ;;
+    undesk) rm -f desk.rules desk.log desk.log.old; rm -rf "$desk"; say done "$number" "$desk" ;;
     reap) reap "$@" & ;;
+    activity) detached "$lib/activity.sh" "$number" "$lib" "$PPID" "$@" ;;  # answers by itself
     drop) remove attempts "$@" & ;;
     clear) remove batches "$@" & ;;
     *) say fail "$number" verb ;;

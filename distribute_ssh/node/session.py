@@ -209,6 +209,18 @@ class SshProcess:
         self._check()
         return Finished(self._session.status, b"", self._session.stderr)
 
+    async def leave(self) -> None:
+        """Hang up: it finds its input at the end. It is sent no signal, which a forced command would not get."""
+        session = self._session
+        if session.closed.is_set():
+            return
+        channel = self._channel()
+        with contextlib.suppress(OSError):
+            channel.write_eof()
+        session.deafen()
+        await _within(CLOSE_LIMIT, session.closed)
+        channel.close()
+
     async def close(self) -> None:
         """End it; a channel merely closed would hold its slot until the command ends by itself."""
         session = self._session

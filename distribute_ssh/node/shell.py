@@ -94,8 +94,45 @@ def _function(name: str, lines: Iterable[str]) -> str:
     return f"{name}() {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
 
 
+_IO_CLASSES = {"idle": "-c 3", "best-effort": "-c 2 -n 7"}
+
+
+def gently(nice: int, ionice: str | None, cores: int | None) -> list[str]:
+    """Commands that set $gently to what a program is to be run by; tools that a node lacks are left out."""
+    lines = ["gently="]
+    if nice:
+        lines += [
+            # Linux weighs sessions first and what is nice within them second: without this the desktop gains nothing.
+            f"{{ echo {nice} > /proc/self/autogroup; }} 2>/dev/null",
+            f'if nice -n {nice} true 2>/dev/null; then gently="nice -n {nice}"; fi',
+        ]
+    if ionice:
+        by = f"ionice {_IO_CLASSES[ionice]}"
+        lines.append(f'if {by} true 2>/dev/null; then gently="$gently {by}"; fi')
+    if cores:
+        # Whole cores, with all their threads; the last ones, as most devices bother the first.
+        lines += [
+            "cpus=$({ cat /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list |",
+            f"    LC_ALL=C sort -un | tail -n {cores} | tr '\\n' ','; }} 2>/dev/null)",
+            'if taskset -c "${cpus%,}" true 2>/dev/null; then gently="$gently taskset -c ${cpus%,}"; fi',
+        ]
+    return lines if len(lines) > 1 else []
+
+
+def _run(program: str, lines: Sequence[str]) -> list[str]:
+    """Commands that become the program, run as `gently` says."""
+    return [*lines, f"exec {'$gently ' if lines else ''}{program}"]
+
+
 def build_script(
-    *, batch_token: str, script: Input, init: Sequence[Input], slots: int, python: str, env: Mapping[str, str]
+    *,
+    batch_token: str,
+    script: Input,
+    init: Sequence[Input],
+    slots: int,
+    python: str,
+    env: Mapping[str, str],
+    gentle: Sequence[str] = (),
 ) -> str:
     """Set up a batch in slot 0: fresh folders, the inputs, `python3 build.py`; then a copy for each further slot.
 
@@ -109,7 +146,7 @@ def build_script(
         *([f"cp -pR {slot}/initial_files/. {slot}/input/ || return 1"] if init else []),
         *_put(Input("build.py", script.sha256, script.size), slot),
     ]
-    payload = [f"cd {slot} || exit 126", *_exports(env), f"exec {quote(python)} build.py"]
+    payload = [f"cd {slot} || exit 126", *_exports(env), *_run(f"{quote(python)} build.py", gentle)]
     copies = [f"cp -pR {slot} {slot_folder(batch_token, n)} || return 1" for n in range(1, slots)]
     return (
         f"slot={slot}\n"
@@ -131,6 +168,7 @@ def job_script(
     python: str,
     env: Mapping[str, str],
     time_limit: float | None = None,
+    gentle: Sequence[str] = (),
 ) -> str:
     """Run a job in its slot: `input/` filled anew (the job's own files over the build's), `distribute_save/` empty."""
     folder = slot_folder(batch_token, slot)
@@ -147,5 +185,5 @@ def job_script(
         f"cp {blob(script.sha256)} {folder}/run.py || return 1",
     ]
     end = [f"export DISTRIBUTE_END_TIME=$(($(date +%s) + {int(time_limit)}))"] if time_limit else []
-    payload = [f"cd {folder} || exit 126", *_exports(env), *end, f"exec {quote(python)} run.py {cores}"]
+    payload = [f"cd {folder} || exit 126", *_exports(env), *end, *_run(f"{quote(python)} run.py {cores}", gentle)]
     return f"slot={folder}\nsave=1\n" + _function("stage", stage) + _function("payload", payload)

@@ -15,7 +15,8 @@ LONGEST = 512
 """Bytes in a line from a node; pipes keep lines up to 4,096 whole, and ours are far shorter."""
 
 EVENTS = frozenset({"started", "exit", "resumed"})
-ROWS = frozenset({"sight", "batch", "kept", "lease", "moves"})
+ROWS = frozenset({"sight", "batch", "kept", "lease", "moves", "stray"})
+READINGS = frozenset({"tty", "watch", "session", "screen", "load", "cpu", "gpu"})
 SIGHTS = frozenset({"absent", "unstarted", "claimed", "running", "ended", "gone"})
 
 
@@ -127,6 +128,8 @@ def read(line: bytes, nonce: str) -> Hello | Refusal | Event | Row | End | None:
         return None
     if kind in ("done", "fail"):
         return End(int(rest[0]), kind == "done", " ".join(rest[1:]))
+    if kind == "reading" and len(rest) > 2 and rest[1] in READINGS:
+        return Row(int(rest[0]), kind, tuple(rest[1:]))
     if kind in ROWS and len(rest) > 1 and is_token(rest[1]):
         return Row(int(rest[0]), kind, tuple(rest[1:]))
     return None
