@@ -33,6 +33,7 @@ class Memory:
     left: dict[str, int] = field(default_factory=dict)  # token -> processes that would not go
     seen_at: dict[str, float] = field(default_factory=dict)  # node -> when that was last written down
     silent: set[str] = field(default_factory=set)  # nodes that were asked in vain since they last answered
+    orphans: dict[str, dict[str, bool]] = field(default_factory=dict)  # node -> token -> whether it may hold a result
     looks: dict[str, tuple[str, float]] = field(default_factory=dict)  # token -> what its folder says, since when
 
 

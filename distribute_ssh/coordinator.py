@@ -166,6 +166,7 @@ class Coordinator:
         live = {
             name: Live(node.boot_id, frozenset(node.staged)) for name, node in self.nodes.items() if node.is_connected
         }
+        connections = {name: self.nodes[name].connection for name in live}
         try:
             ticked = await self._in_thread(self._tick_in_thread, told, live)
         except StoreError as error:
@@ -178,7 +179,7 @@ class Coordinator:
             return self._last or Ticked({}, (), None)
         self._last = ticked
         for name, node in self.nodes.items():
-            node.give(ticked.work.get(name, Work()))
+            node.give(ticked.work.get(name, Work()), connections.get(name))
         return ticked
 
     def _tick_in_thread(self, told: list[Evidence], live: Mapping[str, Live]) -> Ticked:

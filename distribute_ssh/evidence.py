@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distribute_ssh.model.lease import Lease
+from distribute_ssh.model.owner import Reading
 from distribute_ssh.node.probe import Facts
 from distribute_ssh.plan.reconcile import Sighting
 
@@ -18,6 +19,17 @@ class Connected:
     boot_id: str
     facts: Facts
     sightings: Mapping[str, Sighting | None]
+    strays: frozenset[str] = frozenset()  # of which processes run, but there is no folder
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What belonged to nobody any more is gone from a node; `batch`: NAMESPACE/BATCH that it was of, where known."""
+
+    node: str
+    token: str
+    what: str
+    batch: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +127,15 @@ class NotObeyed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What was read of somebody being at a node; nothing, where it was asked in vain."""
+
+    node: str
+    readings: tuple[Reading, ...]
+
+
 Evidence = (
     Connected | Lost | Seen | Staged | NotStaged | Published | NotPublished | Killed | Dropped | Cleared
-    | Leased | NotObeyed
+    | Leased | NotObeyed | Watched | Swept
 )  # fmt: skip

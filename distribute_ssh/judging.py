@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from distribute_ssh import leases
+from distribute_ssh import leases, orphans, owners
 from distribute_ssh.books import Books
 from distribute_ssh.evidence import (
     Cleared,
@@ -20,6 +20,8 @@ from distribute_ssh.evidence import (
     Published,
     Seen,
     Staged,
+    Swept,
+    Watched,
 )
 from distribute_ssh.model.job import OUTCOMES, Attempt, AttemptState, Build, BuildState, Job, State
 from distribute_ssh.plan import reconcile
@@ -50,7 +52,12 @@ class Judging:
                 leases.fail(self.change, row, item.reason)
                 self.memory.silent.add(item.node)
             case Leased():
+                owners.heed(self.books, item)
                 leases.take(self.change, self.queue.nodes().get(item.node), item)
+            case Swept():
+                orphans.take(self.books, item)
+            case Watched():
+                owners.take(self.books, item)
             case NotObeyed():
                 leases.fail(self.change, self.queue.nodes().get(item.node), item.reason)
             case Seen():
@@ -81,12 +88,16 @@ class Judging:
     def _connected(self, item: Connected) -> None:
         if item.node not in self.live:
             return  # gone again already; the next connection looks anew
+        before = self.queue.nodes().get(item.node)
+        if before is not None and before.boot_id != item.boot_id:
+            self.change.node(item.node, lease=None)  # a restart ended it: nobody did
         self.change.node(
             item.node, facts=item.facts.to_json(), boot_id=item.boot_id, last_seen=self.now,
             unreachable_since=None, unreachable_reason=None,
         )  # fmt: skip
         self.memory.seen_at[item.node] = self.now
         self.memory.silent.discard(item.node)
+        orphans.find(self.books, item)
         for token in [t for t, a in self.attempts.items() if a.node == item.node]:
             self._judge(token, item.sightings.get(token), item.node, None)
         for token in [t for t, b in self.builds.items() if b.node == item.node]:

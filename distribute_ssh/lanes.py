@@ -22,7 +22,8 @@ from distribute_ssh.model.layout import attempt_folder
 from distribute_ssh.model.lease import NodeRequest
 from distribute_ssh.node import probe, wire
 from distribute_ssh.node.process import Room
-from distribute_ssh.node.shell import build_environment, build_script, job_environment, job_script
+from distribute_ssh.node.shell import build_environment, build_script, gently, job_environment, job_script
+from distribute_ssh.orphans import sweep
 from distribute_ssh.pausing import Pausing
 from distribute_ssh.plan.reconcile import Sighting
 from distribute_ssh.storage.archive import Parcel, archive
@@ -48,9 +49,7 @@ Lane = tuple[Callable[[], list[Any]], Callable[[list[Any]], Awaitable[None]]]
 class Lanes:
     """On one connection. `run` never returns: it raises NodeError when something breaks."""
 
-    def __init__(
-        self, entry: NodeEntry, hub: Hub, room: Room, facts: probe.Facts, pausing: Pausing, work: Work
-    ) -> None:
+    def __init__(self, entry: NodeEntry, hub: Hub, room: Room, facts: probe.Facts, pausing: Pausing) -> None:
         self.name = entry.name
         self.room = room
         self.staged: set[str] = set()
@@ -58,8 +57,9 @@ class Lanes:
         self._hub = hub
         self._facts = facts
         self._offer = probe.merge(entry, facts)
+        self._gently = gently(entry.nice, entry.ionice, entry.core_cap)
         self._pausing = pausing
-        self._work = work
+        self._work = Work()  # until what is there was judged
         self._begun: dict[tuple[str, str], float] = {}  # (verb, token) -> when it may be tried again
         self._retry = RETRY
         self._mine: set[str] = set()  # started on this channel: their events come here
@@ -77,6 +77,7 @@ class Lanes:
         """Take notice of what the queue holds now."""
         self._work = work
         live = {ready.attempt.token for ready in work.attempts} | {build.token for build, _ in work.builds}
+        live |= work.orphans.keys()
         self._begun = {key: at for key, at in self._begun.items() if key[1] in live}
         self.staged &= live
         self._mine &= live
@@ -107,10 +108,12 @@ class Lanes:
             (self._stage_due, self._stage),
             (self._start_due, self._start),
             (self._look_due, self._look),
+            (self._warn_due, self._warn),
             (self._kill_due, self._kill),
             (self._archive_due, self._archive),
             (self._drop_due, self._drop),
             (self._clear_due, self._clear),
+            (self._sweep_due, self._sweep),
         ]
 
     async def _lane(self, due: Callable[[], list[Any]], act: Callable[[list[Any]], Awaitable[None]]) -> None:
@@ -256,7 +259,7 @@ class Lanes:
         env = build_environment(build, batch, self._entry.env, self._offer.cores, self.room.channel.root)
         return build_script(
             batch_token=build.batch_token, script=batch.script, init=batch.init, slots=self._entry.slots,
-            python=self._entry.python or "python3", env=env,
+            python=self._entry.python or "python3", env=env, gentle=self._gently,
         )  # fmt: skip
 
     def _job_script(self, ready: Ready) -> str:
@@ -270,7 +273,7 @@ class Lanes:
         return job_script(
             token=attempt.token, batch_token=attempt.batch_token, slot=attempt.slot, script=job.script,
             init=batch.init, inputs=job.inputs, cores=cores, python=self._entry.python or "python3", env=env,
-            time_limit=job.time_limit,
+            time_limit=job.time_limit, gentle=self._gently,
         )  # fmt: skip
 
     # look
@@ -296,6 +299,16 @@ class Lanes:
         output = f"{shlex.quote(self.room.channel.root)}/{attempt_folder(token)}/output"
         lines = (await self.room.link.run(f"tail -c 400 {output}")).stdout.decode(errors="replace").strip().splitlines()
         return "".join(c for c in lines[-1] if c.isprintable())[:200] if lines else ""
+
+    # warn
+
+    def _warn_due(self) -> list[tuple[str, str]]:
+        return [(token, signal) for token, signal in self._work.warn.items() if self._is_due("warn", token)]
+
+    async def _warn(self, items: list[tuple[str, str]]) -> None:
+        self._begin("warn", (token for token, _ in items))
+        for token, signal in items:
+            await self.room.warn(token, signal)
 
     # kill
 
@@ -417,3 +430,23 @@ class Lanes:
             else:
                 log.warning("%s: the folder of a build could not be removed", self.name)
                 self._again("clear", [build.token])
+
+    # sweep
+
+    def _sweep_due(self) -> list[tuple[str, bool]]:
+        return [each for each in self._work.orphans.items() if self._is_due("sweep", each[0])]
+
+    async def _sweep(self, items: list[tuple[str, bool]]) -> None:
+        self._begin("sweep", (token for token, _ in items))
+        for token, may_hold in items:
+            try:
+                swept = await sweep(self.room, self._hub.storage, self._facts, token, may_hold, STORAGE_RESERVE)
+            except StorageError as error:
+                log.warning("%s: nobody's attempt %s stays there: %s", self.name, token, error)
+                self._hub.storage_failed()
+                swept = None
+            if swept is None:
+                self._again("sweep", [token])
+            else:
+                log.warning("%s", swept.what)
+                self._hub.tell(swept)

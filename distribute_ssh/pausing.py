@@ -26,7 +26,7 @@ class Pausing:
         self._node = node
         self._tell = tell
         self._lease: Lease | None = None
-        self._not_before: dict[str, float] = {}  # token of a request -> when it may be carried out (again)
+        self._not_before: dict[tuple[str, float | None], float] = {}  # a request -> when it may be carried out (again)
 
     def connected(self) -> None:
         """Begin anew: what was asked for on a line that broke may not have arrived."""
@@ -37,17 +37,17 @@ class Pausing:
         request = self.request
         if request is None or request.is_over(time.time()):
             return []
-        return [request] if self._not_before.get(request.token, 0.0) <= time.monotonic() else []
+        return [request] if self._not_before.get(_key(request), 0.0) <= time.monotonic() else []
 
     async def carry_out(self, channel: Channel, request: NodeRequest) -> None:
         """Do it. Raises UnreachableError; any other trouble is told, and it is tried again in a while."""
-        self._not_before[request.token] = float("inf")
+        self._not_before[_key(request)] = float("inf")
         try:
             lease = await carry_out(channel, request)
         except UnreachableError:
             raise
         except NodeError as error:
-            self._not_before[request.token] = time.monotonic() + AGAIN
+            self._not_before[_key(request)] = time.monotonic() + AGAIN
             self._tell(NotObeyed(self._node, request.token, error.message))
         else:
             self._lease = lease
@@ -61,3 +61,8 @@ class Pausing:
         if changed or anew:
             self._lease = lease
             self._tell(Leased(self._node, lease))
+
+
+def _key(request: NodeRequest) -> tuple[str, float | None]:
+    """What tells requests apart: a lease that we ask for ourselves is extended under its own token."""
+    return request.token, request.until

@@ -11,6 +11,7 @@ from distribute_ssh.model.inventory import Inventory, NodeEntry
 from distribute_ssh.model.job import AttemptState, Build, BuildState, NodeState
 from distribute_ssh.model.lease import in_force
 from distribute_ssh.node import probe
+from distribute_ssh.plan.activity import BY_HOURS, closure
 from distribute_ssh.plan.snapshot import NodeView, Snapshot, WorkView
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.rows import NodeRow
@@ -119,6 +120,8 @@ def node_state(
         return NodeState.UNREACHABLE, "connecting", False
     if row and (pause := in_force(row.request, row.lease, now)):
         return NodeState.PAUSED, pause_words(pause, now), False
+    if entry.hours is not None and (again := closure(entry.hours, now)) is not None:
+        return NodeState.PAUSED, f"until {until_words(again, now)} by {BY_HOURS}: {entry.hours}", False
     if row and row.probation_until is not None:
         if row.probation_until > now:
             return NodeState.PROBATION, "builds of several batches failed here in a row", False

@@ -18,11 +18,14 @@ from distribute_ssh.errors import NodeError, UnreachableError
 from distribute_ssh.evidence import Connected, Lost
 from distribute_ssh.lanes import Lanes
 from distribute_ssh.model.inventory import NodeEntry
+from distribute_ssh.model.job import Attempt, Build
 from distribute_ssh.node import wire
 from distribute_ssh.node.channel import open_channel
+from distribute_ssh.node.desk import open_desk
 from distribute_ssh.node.link import Link
 from distribute_ssh.node.process import Room
 from distribute_ssh.pausing import Pausing
+from distribute_ssh.watching import Watching
 from distribute_ssh.work import Hub, Work
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,7 @@ class Supervisor:
         self.name = entry.name
         self.tried = asyncio.Event()  # connected, or failed to, at least once
         self.boot_id = ""
+        self.connection = 0  # the number of connections made so far
         self._hub = hub
         self._connecting = connecting
         self._work = Work()
@@ -45,6 +49,7 @@ class Supervisor:
         self._lanes: Lanes | None = None
         self._is_known = False  # what there is on it was told, so that it can be worked with
         self._pausing = Pausing(self.name, hub.tell)
+        self._watching = Watching(entry, hub.tell)
         self._asked = asyncio.Event()  # somebody asked something of the node
 
     @property
@@ -62,15 +67,19 @@ class Supervisor:
         """The attempts and builds whose inputs are on the node."""
         return frozenset(self._lanes.staged) if self._lanes else frozenset()
 
-    def give(self, work: Work) -> None:
-        """Take notice of what the queue holds now."""
+    def give(self, work: Work, connection: int | None = None) -> None:
+        """Take notice of what the queue holds now; `connection`: the last one whose listing was judged for it.
+
+        What an older listing led to is not done on a newer connection: what has ended or was lost meanwhile would be
+        started or ended again, in a folder that nobody knows of any more.
+        """
         asked = work.request is not None and work.request != self._pausing.request
         if asked and work.request and work.request.trouble is None:
             self._asked.set()
         self._work = work
         self._pausing.request = work.request
         self._given.set()
-        if self._lanes:
+        if self._lanes and connection == self.connection:
             self._lanes.give(work)
 
     # --- connection ---
@@ -114,6 +123,7 @@ class Supervisor:
             async with self._opened(link) as (watch, lanes), asyncio.TaskGroup() as group:
                 group.create_task(watch(), name=f"watch {self.name}")
                 group.create_task(lanes.run(), name=f"lanes of {self.name}")
+                group.create_task(self._watching.run(lanes.room.channel), name=f"owner of {self.name}")
         except* NodeError as errors:
             broke = _first(errors)
         except* OSError as errors:  # this machine's own trouble: no more processes, no more open files
@@ -138,14 +148,23 @@ class Supervisor:
             facts = await self._hub.facts(self.entry, link, self.boot_id)
             queue, tar, sha256sum = self._hub.queue_id, facts.has_tar, facts.sha256sum
             room = Room(link, channel, queue_id=queue, has_tar=tar, has_sha256sum=sha256sum)
-            lanes = self._lanes = Lanes(self.entry, self._hub, room, facts, self._pausing, self._work)
+            lanes = self._lanes = Lanes(self.entry, self._hub, room, facts, self._pausing)
+            self.connection += 1
             there = await room.list()
-            # Batch folders that no build stands for go; attempts may hold results and are never touched unasked.
-            known = {build.batch_token for build, _ in self._work.builds}
-            known |= {ready.attempt.batch_token for ready in self._work.attempts}
-            if unknown := [token for token in there.batches if token not in known]:
-                await room.clear(unknown)
-            self._hub.tell(Connected(self.name, self.boot_id, facts, there.sightings))
+            ours: list[Attempt | Build] = [
+                *(build for build, _ in self._work.builds),
+                *(ready.attempt for ready in self._work.attempts),
+            ]
+            if there.sightings.keys() <= {each.token for each in ours}:
+                # Batch folders that no build stands for go; but not before what is nobody's was swept, which may save
+                # its results in one.
+                known = {each.batch_token for each in ours}
+                if unknown := [token for token in there.batches if token not in known]:
+                    await room.clear(unknown)
+            if there.has_desk:  # what the inventory says of it may have changed
+                await open_desk(channel, self.name, self.entry.max_pause, self.entry.owners)
+            await self._watching.look(channel, at_once=True)  # nothing shall begin where somebody sits
+            self._hub.tell(Connected(self.name, self.boot_id, facts, there.sightings, there.strays))
             self._pausing.heard(there.lease, anew=True)
             self._is_known = True
             self.tried.set()

@@ -7,10 +7,10 @@ the supervisors then make true. A tick that is lost (kill -9) is made again from
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from distribute_ssh import leases
+from distribute_ssh import leases, owners
 from distribute_ssh.books import Books, Live, Memory
 from distribute_ssh.evidence import Evidence
 from distribute_ssh.judging import Judging
@@ -69,6 +69,7 @@ class Tick:
             judging.take(item)
         leases.expire(self.change, self.queue.nodes(), self.now)
         leases.refuse(self.change, self.queue.nodes(), self.inventory, {a.node for a in self.attempts.values()})
+        owners.ask(self.books)
         self.paused = leases.paused(self.queue.nodes(), self.now)
         self._note_seen()
         self._drop_superseded()
@@ -77,6 +78,7 @@ class Tick:
         self._advance()
         self._fail_hopeless()
         self._place()
+        owners.move(self.books)
         self._advance()
         self._finish()
         return self._result()
@@ -156,6 +158,8 @@ class Tick:
             node = self.live.get(attempt.node)
             if attempt.state is not AttemptState.PLACED or node is None:
                 continue
+            if any(self.memory.orphans.get(attempt.node, {}).values()):
+                continue  # one may save its results in the very folder that this one's build would empty
             job, batch = self.jobs.get(attempt.job_id), self.batches[attempt.batch_id]
             build = live.get((attempt.batch_id, attempt.node))
             given_up = attempt.batch_token != batch.token or (build and build.state is BuildState.FAILED)
@@ -232,7 +236,8 @@ class Tick:
         by_node: dict[str, Work] = {}
         rows = self.queue.nodes()
         needed = frozenset(self._needed())
-        busy = {a.batch_token for a in self.attempts.values() if a.state is not AttemptState.WIPED}
+        # What is only placed needs no folder yet: it may be waiting for that of a lost build to go.
+        busy = {(a.node, a.batch_token) for a in self.attempts.values() if a.state is not AttemptState.PLACED}
         for node in {entry.name for entry in self.inventory.nodes} | set(self.live):
             attempts = [
                 Ready(attempt, self.jobs.get(attempt.job_id), self.batches[attempt.batch_id])
@@ -240,14 +245,24 @@ class Tick:
                 if attempt.node == node
             ]
             builds = [(b, self.batches[b.batch_id]) for b in self.builds.values() if b.node == node]
-            clear = [b for b, _ in builds if b.state is BuildState.STALE and b.batch_token not in busy]
+            clear = [b for b, _ in builds if b.state is BuildState.STALE and (node, b.batch_token) not in busy]
             kill = {a.attempt.token for a in attempts if self._is_to_kill(a.attempt)}
             request = rows[node].request if node in rows else None
             ended = frozenset(self.memory.ended)
-            by_node[node] = Work(attempts, builds, clear, frozenset(kill), ended, needed, request)
+            warn = dict(each for ready in attempts for each in self._warning(ready))
+            orphans = dict(self.memory.orphans.get(node, {}))
+            by_node[node] = Work(attempts, builds, clear, frozenset(kill), ended, needed, orphans, request, warn)
         due = [batch for batch in self.batches.values() if batch.recorded_at is None]
         self.memory.ended &= set(self.attempts)
         return Ticked(by_node, due, self._next_at())
+
+    def _warning(self, ready: Ready) -> Iterator[tuple[str, str]]:
+        """The attempt and the signal it wants, where its time limit is near."""
+        attempt, job = ready.attempt, ready.job
+        if job is not None and job.warn_signal and attempt.ending is None:
+            end = self._end_time(attempt, job)
+            if end is not None and self.now >= end - job.warn_before:
+                yield attempt.token, job.warn_signal
 
     def _is_to_kill(self, attempt: Attempt) -> bool:
         if attempt.state is AttemptState.STALE:
@@ -273,8 +288,9 @@ class Tick:
         times = [until for until, _ in self.memory.holdoff.values()]
         times += [row.next_at for row in self.queue.work(self.now) if row.next_at is not None]
         times += leases.ends(self.queue.nodes())
+        times += owners.changes(self.books)
         for attempt in self.attempts.values():
             job = self.jobs.get(attempt.job_id)
             if job and (end := self._end_time(attempt, job)) is not None:
-                times.append(end)
+                times += [end, end - job.warn_before]
         return min((at for at in times if at > self.now), default=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +36,9 @@ class Work:
     kill: frozenset[str] = frozenset()  # attempts to end
     ended: frozenset[str] = frozenset()  # stale attempts that were ended: nothing of them runs
     needed: frozenset[str] = frozenset()  # contents that waiting jobs still need
+    orphans: Mapping[str, bool] = field(default_factory=dict)  # nobody's attempts; whether they may hold a result
     request: NodeRequest | None = None  # a pause or a resume that is not so yet
+    warn: Mapping[str, str] = field(default_factory=dict)  # attempts near their time limit -> the signal they want
 
 
 @dataclass(slots=True)

@@ -91,3 +91,21 @@ def test_passes_of_runner_once_bring_a_batch_to_its_end_while_jobs_go_on_between
     assert sorted(site.notes("begin")) == sorted(jobs)
     assert (site.results() / "batch.json").exists()
     site.assert_clean(*rooms)
+
+
+def test_a_runner_takes_up_a_changed_inventory_and_jobs_go_on(site: Site) -> None:
+    first = site.node("lab1")
+    runner = site.start("runner")
+    site.do("add", site.batch(["one", "two"], run="note('begin ' + NODE)\ngate('end')\n"))
+    site.wait(lambda: site.notes("begin") == ["lab1"], "one runs, the other waits")
+    inventory = site.folder / "inventory.yaml"
+    inventory.write_text(inventory.read_text() + "}")
+    site.wait(lambda: "goes on to hold" in runner.said(), "a mistake is told")
+    assert str(inventory) in runner.said()
+    second = site.node("lab2")
+    site.wait(lambda: sorted(site.notes("begin")) == ["lab1", "lab2"], "the other begins on the new node")
+    site.open("end")
+    site.wait(lambda: set(site.states().values()) == {"done"}, "both end")
+    assert sorted(site.notes("begin")) == ["lab1", "lab2"]
+    site.wait(lambda: not site.left(first.room, second.room), "nothing is left")
+    assert runner.interrupt() == 0

@@ -60,7 +60,7 @@ async def test_list_shows_attempts_and_batches_of_one_queue(link: Link, tmp_path
         (here.room / "batches" / "testqueue-bbbbbb").mkdir()
         rows, end = await here.channel.request("list", "testqueue")
         assert end.ok
-        assert [(row.kind, row.fields) for row in rows] == [
+        assert [(row.kind, row.fields) for row in rows if row.kind != "stray"] == [
             ("sight", ("testqueue-aaaaaa", "unstarted")),
             ("batch", ("testqueue-bbbbbb",)),
         ]
@@ -72,7 +72,7 @@ async def test_names_that_others_put_into_our_folder_are_not_believed(link: Link
             (here.room / "attempts" / name).mkdir()
         rows, end = await here.channel.request("list", "testqueue")
         assert end.ok
-        assert rows == []
+        assert [row for row in rows if row.kind != "stray"] == []  # those are of tests beside this one
 
 
 async def test_a_resident_that_is_killed_is_noticed(link: Link, tmp_path: Path) -> None:

@@ -275,6 +275,27 @@ async def test_a_timer_that_was_killed_is_replaced_at_the_next_look(desk: Reside
     await until(lambda: not stopped(pids), "all go on")
 
 
+@pytest.mark.root
+async def test_on_a_full_disk_a_timer_that_was_killed_is_replaced_by_one(link: Link, small_disk: Path) -> None:
+    async with resident(link, small_disk) as here:
+        lease = await pause(here)
+        assert lease is not None
+        first = timer(here, lease)
+        fill(small_disk)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: not processes.is_alive(first), "it is gone")
+        for _ in range(5):
+            await here.look(new_token())
+            await until(lambda: processes.is_alive(timer(here, lease)), "another one counts")
+        names = [path.name for path in here.room.iterdir() if path.name.startswith("timer.")]
+        assert names == [f"timer.{lease.token}"]
+        script = f"pause.sh 0 {lease.token}"
+        await until(
+            lambda: len([e for e in processes.everything() if script in " ".join(e.command)]) == 1, "and one only"
+        )
+        await go_on(here)
+
+
 async def test_a_lease_that_was_over_unnoticed_ends_when_somebody_connects(link: Link, tmp_path: Path) -> None:
     async with resident(link, tmp_path) as here:
         pids = await busy(here, tmp_path, 2)

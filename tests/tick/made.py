@@ -49,6 +49,12 @@ class Ticks:
         there = {sighting.token: sighting for sighting in sightings.values()}
         return self.tick(*(Connected(name, BOOT, Facts(), there) for name in names))
 
+    def restart(self, name: str, *there: Sighting) -> Ticked:
+        """A node answers after a restart, with these attempts on it."""
+        boot_id = f"{self.live[name].boot_id}, restarted"
+        self.live[name] = Live(boot_id, frozenset())
+        return self.tick(Connected(name, boot_id, Facts(), {sighting.token: sighting for sighting in there}))
+
     def see(self, node: str, token: str, state: str, exit_code: str | None = None, **fields: object) -> Ticked:
         """A node is looked at."""
         sighting = Sighting(token, state, exit_code, **fields)  # type: ignore[arg-type]  # as the test says

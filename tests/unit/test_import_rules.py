@@ -18,7 +18,7 @@ LAYERS = [
     *({"coordinator"}, {"cli"}, {"__main__"}),
 ]
 OUTSIDE = {"asyncio", "asyncssh", "click", "os", "rich", "socket", "sqlite3", "sqlite_utils", "subprocess", "time"}
-PURE = ["errors", "model", "plan", "views", "node/wire", "node/shell", "node/probe", "slurmscript"]
+PURE = ["errors", "model", "plan", "views", "node/wire", "node/shell", "node/probe", "node/activity", "slurmscript"]
 # They look for files and for the places where files are; live.py draws on a terminal.
 IMPURE = {"model/fileref.py": {"os"}, "model/settings.py": {"os"}, "views/live.py": {"rich"}}
 PLAIN = ["errors.py", "model/job.py", "model/layout.py", "model/names.py", "plan"]

@@ -77,6 +77,22 @@ def test_a_node_may_say_everything_about_itself(tmp_path: Path) -> None:
     )
 
 
+def test_a_node_makes_way_for_its_owner_as_it_says(tmp_path: Path) -> None:
+    text = """
+    defaults: {owner: {pause_when_active: 10m, move_after: 2h}, hours: [nights, weekends], gentle: {nice: 10}}
+    nodes:
+      desk:
+      own: {owner: {move_after: never, watch: [/dev/pedal], ignore: [cpu]}, hours: always, gentle: {ionice: idle, cores: 8}}
+    """
+    desk, own = written(tmp_path, text).nodes
+    assert (desk.pause_when_active, desk.move_after, desk.watch) == (600, 7200, ())
+    assert (desk.hours, desk.nice, desk.ionice, desk.core_cap) == ("nights, weekends", 10, None, None)
+    assert (own.pause_when_active, own.move_after, own.watch, own.ignore) == (600, 0, ("/dev/pedal",), ("cpu",))
+    assert (own.hours, own.nice, own.ionice, own.core_cap) == ("always", 10, "idle", 8)
+    nobody = NodeEntry("lab1")
+    assert (nobody.pause_when_active, nobody.move_after, nobody.hours, nobody.nice) == (0, 0, None, 0)
+
+
 def test_a_list_of_gpus_says_which_of_them(tmp_path: Path) -> None:
     nodes = written(tmp_path, "nodes: {a: {gpus: [1, 3]}, b: {gpus: []}, c: {gpus: 0}, d: }").nodes
     assert [node.gpus for node in nodes] == [(1, 3), (), 0, None]
@@ -261,11 +277,20 @@ def test_every_mistake_of_a_file_is_told_at_once_with_its_place_and_remedy() -> 
         ("nodes: [{name: a, ip: 10.0.0.1, host: b}]", "says the same as `host:`"),
         ("nodes: [{name: a, python: python3 -u}]", "is not a python"),
         ("nodes: [{name: a, user: 'ana; reboot'}]", "cannot be a user's name"),
-        ("nodes: [{name: a, owners: [ana]}]", "nodes[0].owners: is not a key known here"),
+        ("nodes: [{name: a, tenants: [ana]}]", "nodes[0].tenants: is not a key known here"),
         ("groups: {desks: {hosts: [a]}}", "groups.desks.hosts: is not a key known here; write `nodes:`"),
         ("nodes: [{name: a, connection: local}, {name: b, connection: local}]", "same machine, user and scratch"),
         ("- lab1", "must be a mapping"),
         ("lost_after: 0\nnodes: [a]", "no time to wait"),
+        ("nodes: [{name: a, owner: {pause_when_active: 0}}]", "write 10m, or never"),
+        ("nodes: [{name: a, owner: {pause_when_idle: 10m}}]", "did you mean `pause_when_active`?"),
+        ("nodes: [{name: a, owner: {watch: [dev/pedal]}}]", "write an absolute path"),
+        ("nodes: [{name: a, owner: {ignore: [load]}}]", "must be one of tty, session, screen, watch, cpu, gpu"),
+        ("nodes: [{name: a, hours: night}]", "write nights, weekends, not office, or days and times"),
+        ("nodes: [{name: a, hours: [nights, not always]}]", "leaves no time in which a job could run"),
+        ("nodes: [{name: a, hours: [not nights, not 07:00-19:00]}]", "leaves no time in which a job could run"),
+        ("nodes: [{name: a, gentle: {nice: -5}}]", "from 0 to 19"),
+        ("nodes: [{name: a, gentle: {ionice: realtime}}]", "must be one of idle, best-effort"),
     ],
 )
 def test_a_wrong_line_is_answered_with_what_would_be_right(tmp_path: Path, text: str, said: str) -> None:
@@ -414,7 +439,7 @@ def test_the_full_sample_and_the_manual_explain_every_key() -> None:
 def test_every_example_in_the_manual_loads(tmp_path: Path) -> None:
     manual = (ROOT / "docs" / "inventory.md").read_text()
     examples = re.findall(r"^```yaml\n(.*?)^```", manual, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     for example in examples:
         found = written(tmp_path, example if "nodes:" in example else example + "nodes: [lab1]")
         assert found.nodes

@@ -149,6 +149,21 @@ def test_without_options_a_job_is_tried_once_and_started_elsewhere_when_its_node
     assert job.sweep is None
 
 
+def test_a_job_is_warned_as_it_or_its_batch_says_and_knows_so_where_it_has_a_time_limit() -> None:
+    text = META.replace("capabilities: []", "capabilities: [], warn_signal: USR1")
+    text += "python:\n  initialize: {build_file: build.py}\n  jobs:\n"
+    text += "    - {name: a, file: run.py, time_limit: 1h}\n"
+    text += "    - {name: b, file: run.py, time_limit: 1h, warn_signal: TERM}\n"
+    text += "    - {name: c, file: run.py}\n"
+    assert [dict(job.env) for job in checked(text).jobs] == [
+        {"DISTRIBUTE_WARN_SIGNAL": "USR1"}, {"DISTRIBUTE_WARN_SIGNAL": "TERM"}, {},
+    ]  # fmt: skip
+    (unknown,) = problems(META + PYTHON.replace("name: a", "name: a, time_limit: 1h, warn_signal: KILL"))
+    assert "must be one of USR1, USR2, HUP, INT, TERM, not 'KILL'" in unknown
+    (useless,) = problems(META + PYTHON.replace("name: a", "name: a, warn_signal: USR1"))
+    assert "there is no `time_limit` that it could warn of" in useless
+
+
 def test_a_sweep_becomes_its_jobs() -> None:
     spec = read(STUDY / "sweep.yaml")
     assert [job.name for job in spec.jobs] == [
@@ -440,7 +455,7 @@ def test_the_manual_has_every_key() -> None:
         *("meta", "python", "apptainer", "slurm", "singularity", "batch_name", "namespace", "capabilities", "matrix"),
         *("initialize.build_file", "initialize.sif", "initialize.required_files", "initialize.required_mounts"),
         *("jobs[].name", "jobs[].file", "jobs[].required_files", "jobs[].sweep", "jobs[].zip", "jobs[].slurm"),
-        *("env", "time_limit", "max_attempts", "on_node_loss", *Slurm.__dataclass_fields__),
+        *("env", "time_limit", "warn_signal", "max_attempts", "on_node_loss", *Slurm.__dataclass_fields__),
     ]
     assert [key for key in keys if f"`{key}`" not in manual] == []
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from distribute_ssh.errors import FileError, HostKeyError, NoMatchError, Problem, UsageError
 from distribute_ssh.model.job import State
-from distribute_ssh.views import batches, document, explanation, machines, plan, progress
+from distribute_ssh.views import batches, document, explanation, history, machines, plan, progress
 from distribute_ssh.views.eta import RunTimes, estimate
 from distribute_ssh.views.live import failure, live
 from distribute_ssh.views.output import Output
@@ -252,8 +252,8 @@ def test_a_request_is_shown_beside_the_state() -> None:
 
 
 def test_history_is_a_table_that_cuts_no_reason_on_a_pipe() -> None:
-    row = {"at": "2025-03-04T14:00:00Z", "job": "a", "to": "failed", "who": "ana", "reason": "r" * 300}
-    assert "r" * 300 in batches.history_table([row])
+    row = {"at": "2025-03-04T14:00:00Z", "job": "a", "node": None, "to": "failed", "who": "ana", "reason": "r" * 300}
+    assert "r" * 300 in history.events_table([row], batches=False)
 
 
 # --- progress ---
@@ -280,7 +280,7 @@ def test_the_summary_tells_failures_first_and_ends_with_what_to_type() -> None:
 
 def test_the_summary_of_a_good_batch_says_where_the_results_are() -> None:
     lines = progress.summary(batch(counts={"done": 1}, jobs=[job("a")]), "/srv/x").splitlines()
-    assert lines[-2:] == ["results: /srv/x", "next:    distribute status demo/sweep"]
+    assert lines[-2:] == ["results: /srv/x", "next:    distribute pull demo/sweep"]
 
 
 def test_a_summary_of_a_thousand_failures_stays_on_one_screen() -> None:
@@ -309,11 +309,11 @@ def test_a_submission_says_what_became_of_it(changes: dict[str, Any], words: str
 
 
 def test_who_leaves_is_told_what_goes_on_and_how_to_come_back() -> None:
-    alone = progress.left("d/s", ["a", "b"], "jobs.yaml", driven=False)
+    alone = progress.left("d/s", ["a", "b"], "distribute run jobs.yaml", driven=False)
     assert "a and b go on" in alone
     assert "distribute runner" in alone
     assert "distribute run jobs.yaml" in alone
-    assert "distribute runner" not in progress.left("d/s", ["a"], "jobs.yaml", driven=True)
+    assert "distribute runner" not in progress.left("d/s", ["a"], "distribute run jobs.yaml", driven=True)
 
 
 # --- live ---
