@@ -18,7 +18,7 @@ lacks() { ! PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null; }
 
 missing=
 packages=
-for each in sshd:openssh-server ssh:openssh-client gcc:gcc fish:fish tcsh:tcsh busybox:busybox; do
+for each in sshd:openssh-server ssh:openssh-client gcc:gcc fish:fish tcsh:tcsh busybox:busybox debootstrap:debootstrap; do
     if lacks "${each%:*}"; then
         missing="$missing ${each%:*}"
         packages="$packages ${each#*:}"

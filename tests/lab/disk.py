@@ -27,24 +27,29 @@ class Disk:
         """The private host key."""
         return self.upper / "etc/ssh/lab_host_key"
 
-    def write(self, name: str, hosts: Mapping[str, str], users: Mapping[str, str], key: Path) -> None:
-        """Write it. `hosts`: addresses by name; `users`: login shells by name; `key` opens every account."""
+    def write(
+        self, name: str, hosts: Mapping[str, str], users: Mapping[str, str], key: Path, root: Path = Path("/")
+    ) -> None:
+        """Write it. `hosts`: addresses by name; `users`: login shells by name; `key` opens every account;
+        `root`: what the overlay lies on."""
         self._folder("", 0o755)
         for folder in ("etc", "etc/ssh", "etc/pam.d", "opt", "opt/lab", BIN.strip("/")):
             self._folder(folder, 0o755)
         # Nobody's home is seen in a lab: without this the folders of this computer would shine through.
         for folder, mode in (("home", 0o755), ("root", 0o700)):
             os.setxattr(self._folder(folder, mode), "trusted.overlay.opaque", b"y")
-        self._users(users, public(key))
+        self._users(users, public(key), root)
         self._file("etc/hostname", [name])
         self._file("etc/hosts", ["127.0.0.1 localhost", *(f"{address} {host}" for host, address in hosts.items())])
         # Whoever is let in by `login -f` is let in, whatever this computer asks of people.
         self._file("etc/pam.d/login", [f"{each} required pam_permit.so" for each in ("auth", "account", "session")])
         make_key(self.host_key)
-        self._file("etc/ssh/lab_sshd_config", _sshd_config())
+        self._file("etc/ssh/lab_sshd_config", _sshd_config(root))
 
-    def _users(self, users: Mapping[str, str], key: str) -> None:
-        passwd, group, shadow = (Path("/etc", each).read_text().splitlines() for each in ("passwd", "group", "shadow"))
+    def _users(self, users: Mapping[str, str], key: str, root: Path) -> None:
+        passwd, group, shadow = (
+            (root / "etc" / each).read_text().splitlines() for each in ("passwd", "group", "shadow")
+        )
         taken = {int(line.split(":")[2]) for line in (*passwd, *group) if line.count(":") >= 3}
         free = (number for number in range(FIRST_UID, 65000) if number not in taken)
         passwd, group, shadow = (_without(users, lines) for lines in (passwd, group, shadow))
@@ -78,9 +83,9 @@ def _without(names: Iterable[str], lines: Sequence[str]) -> list[str]:
     return [line for line in lines if line.split(":", 1)[0] not in names]
 
 
-def _sshd_config() -> list[str]:
+def _sshd_config(root: Path) -> list[str]:
     """Whatever limits connections and sessions stays at its default: users will have that."""
-    sftp = next((path for path in SFTP_SERVERS if Path(path).exists()), "internal-sftp")
+    sftp = next((path for path in SFTP_SERVERS if (root / path.lstrip("/")).exists()), "internal-sftp")
     return [
         "HostKey /etc/ssh/lab_host_key",
         "PidFile none",

@@ -33,6 +33,7 @@ class Lab:
         self.folder = claim.folder
         self.bridge = Bridge(claim.number)
         self.access = Access(self.folder / "access")
+        self.window = self.folder / "window"  # every machine has it too, under this very path: for what jobs note
         self.machines: dict[str, Machine] = {}
         self.cables: dict[str, Cable] = {}
         while (self.folder / f"node{len(self.machines) + 1}").exists():
@@ -55,16 +56,18 @@ class Lab:
         scratch: str = "256m",
         ssh: Iterable[str] = (),
         keep: bool = False,
+        root: Path = Path("/"),
     ) -> Self:
         """Bring up `node1` ... `nodeCOUNT`; returns when every sshd listens.
 
         `users`: login shells by name, over the usual ones; `scratch`: the size of every /var/tmp; `ssh`: lines for
-        every block of the ssh config; `keep`: it stays, where else it ends with this process, whatever way that ends.
+        every block of the ssh config; `keep`: it stays, where else it ends with this process, whatever way that ends;
+        `root`: what the machines are like, if not this computer (`trixie.trixie()`).
         """
         take_down_leftovers()
         lab = cls(Claim.first())
         try:
-            lab._make(count, {**USERS, **(users or {})}, scratch, keep)
+            lab._make(count, {**USERS, **(users or {})}, scratch, keep, root)
             lab.access.write(lab.machines.values(), ssh)
         except BaseException:  # also a Ctrl-C: there would be half a lab
             lab.down()
@@ -73,7 +76,7 @@ class Lab:
             lab.claim.release()
         return lab
 
-    def _make(self, count: int, users: Mapping[str, str], scratch: str, keep: bool) -> None:
+    def _make(self, count: int, users: Mapping[str, str], scratch: str, keep: bool, root: Path) -> None:
         self.folder.mkdir()
         if not keep:
             detach([sys.executable, "-m", "tests.lab", "attend", str(self.claim.number)], cwd=CHECKOUT)
@@ -82,12 +85,13 @@ class Lab:
         if keep:
             self.claim.keep()
         self.access.make_key()
+        self.window.mkdir()
         self.bridge.up()
         for _ in range(count):
             self._add()
         hosts = {"head": self.bridge.address()} | {name: each.address for name, each in self.machines.items()}
         for name, machine in self.machines.items():
-            machine.build(hosts, users, self.access.key, scratch)
+            machine.build(hosts, users, self.access.key, scratch, root)
             self.cables[name].plug(machine.start())
         for machine in self.machines.values():
             machine.ready()

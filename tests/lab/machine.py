@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from tests.lab.disk import BIN, Disk
 from tests.lab.login import Login
 from tests.lab.process import PATH, Process, detach, run
+from tests.support import processes
 from tests.support.sshd import public
 from tests.support.wait import wait_for
 
@@ -31,11 +33,14 @@ class Machine:
         self.log = folder / "log"  # its sshd's
         self._logins: list[Login] = []
 
-    def build(self, hosts: Mapping[str, str], users: Mapping[str, str], key: Path, scratch: str) -> None:
-        """Give it a disk, and a /var/tmp of `scratch` bytes (`256m`)."""
+    def build(
+        self, hosts: Mapping[str, str], users: Mapping[str, str], key: Path, scratch: str, root: Path = Path("/")
+    ) -> None:
+        """Give it a disk over `root`, and a /var/tmp of `scratch` bytes (`256m`)."""
         for each in (self.folder, self.disk.upper, self.folder / "work", self.folder / "root", self.scratch):
             each.mkdir(mode=0o700)
-        self.disk.write(self.name, hosts, users, key)
+        self.disk.write(self.name, hosts, users, key, root)
+        (self.folder / "lower").write_text(str(root))
         (self.folder / "size").write_text(scratch)
         run("mount", "-t", "tmpfs", "-o", f"mode=1777,size={scratch}", self.name, self.scratch)
         # One page is always taken, as on every real file system: a tmpfs that is filled at size 0 would have no limit.
@@ -80,7 +85,19 @@ class Machine:
         (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
         (self.folder / "boot_id").chmod(0o444)
         detach(
-            ["unshare", *NAMESPACES, "--fork", "--propagation", "private", "sh", BOOT, self.folder, self.name], self.log
+            [
+                "unshare",
+                *NAMESPACES,
+                "--fork",
+                "--propagation",
+                "private",
+                "sh",
+                BOOT,
+                self.folder,
+                self.name,
+                (self.folder / "lower").read_text(),
+            ],
+            self.log,
         )
         # What it says before that is a complaint.
         wait_for(lambda: (self.folder / "first").exists() or self.log.stat().st_size, f"{self.name} starts")
@@ -127,6 +144,18 @@ class Machine:
         said = f"{self.name}: {' '.join(argv)}: exit {ended.returncode}: {ended.stderr.strip()}"
         assert ended.returncode == 0 or not check, said
         return ended
+
+    def processes(self) -> list[processes.Running]:
+        """Everything that runs in it, by the numbers this computer has for it."""
+        if not self.is_up:
+            return []
+        inside = os.readlink(f"/proc/{self.first.pid}/ns/pid")
+        found = []
+        for each in processes.everything():
+            with contextlib.suppress(OSError):  # it has just ended
+                if os.readlink(f"/proc/{each.pid}/ns/pid") == inside:
+                    found.append(each)
+        return found
 
     def pretend(self, name: str, script: str) -> None:
         """Put a program before all others of that name: an `nvidia-smi` that shows a GPU nobody has."""

@@ -81,18 +81,26 @@ class Cable:
     def cut(self) -> None:
         """Cut it. Nothing is reset, on neither side: what is sent vanishes."""
         self._cut.touch()
-        ip(f"link set {self.port} down")
+        if self._is_plugged:
+            ip(f"link set {self.port} down")
 
     def mend(self) -> None:
         """Undo `cut`."""
         self._cut.unlink(missing_ok=True)
-        ip(f"link set {self.port} up")
+        if self._is_plugged:
+            ip(f"link set {self.port} up")
 
     def slow(self, milliseconds: float) -> None:
         """Let everything take that much longer, in each direction. 0: as fast as ever."""
         self._slow.write_text(str(milliseconds))
-        self._disconnect()
-        self._connect()
+        if self._is_plugged:
+            self._disconnect()
+            self._connect()
+
+    @property
+    def _is_plugged(self) -> bool:
+        """Whether there is a machine at its end; what is done to a cable without one shows when it is laid anew."""
+        return Path("/sys/class/net", self.port).exists()
 
     def _connect(self) -> None:
         delay = float(self._slow.read_text()) if self._slow.exists() else 0.0
