@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from distribute_ssh.cli.app import App, columns, has_colour
@@ -242,39 +241,48 @@ class Moves:
         self._live.update(live(picture, self._console.width, self._console.height), refresh=True)
 
 
-def follow(app: App, submitted: Submitted, jobs: Path, wide: int) -> int:
+def follow(
+    app: App,
+    batch: Batch,
+    again: str,
+    wide: int,
+    submitted: Submitted | None = None,
+    then: Callable[[], dict[str, Any]] = dict,
+) -> int:
     """Follow a batch to its end, driving the queue where nobody does; returns the exit code.
 
-    `jobs`: its file, as it was named; `wide`: its longest job's name. Raises NoNodeError.
+    `again`: the command that comes back to it; `wide`: its longest job's name; `then`: done at the end, what it returns
+    is told with the rest. Raises NoNodeError.
     """
-    batch = app.queue.batch_by_id(submitted.batch_id)
-    assert batch is not None
     watch = Watch(app, batch)
     try:
         with view_for(app, wide) as view:
             drive(app, watch.is_over, lambda coordinator: view.show(watch.look(coordinator)))
     except Stopped as stopped:
-        return _stopped(app, watch, jobs, stopped)
+        return _stopped(app, watch, again, stopped)
     if watch.batch.finished_at is None:
         assert watch.hopeless is not None
         hint = f"it stays in the queue until a node can; `distribute kill {batch.name}` takes it out"
         raise NoNodeError(f"{batch.name} can run nowhere: {watch.hopeless}", hint=hint)
     (ended,) = app.queue.status(watch.batch.name)["batches"]
     results = f"{app.nodes.storage.rstrip('/')}/{watch.batch.name}"
-    content = document(submitted=asdict(submitted), batch=ended, results=results)
+    told = {} if submitted is None else {"submitted": asdict(submitted)}
+    more = then()
+    content = document(**told, batch=ended, results=results, **more)
     app.answer(content, lambda: progress.summary(ended, results), [watch.batch.name])
-    return 0 if _is_all_done(ended) else 1
+    is_short = bool(more.get("pull") and more["pull"]["problems"])
+    return 0 if _is_all_done(ended) and not is_short else 1
 
 
 def _is_all_done(batch: dict[str, Any]) -> bool:
     return all(state == State.DONE or not number for state, number in batch["counts"].items())
 
 
-def _stopped(app: App, watch: Watch, jobs: Path, stopped: Stopped) -> int:
+def _stopped(app: App, watch: Watch, again: str, stopped: Stopped) -> int:
     running = [job.job for job in watch.look(None).active]
-    told = progress.left(watch.batch.name, running, str(jobs), driven=app.is_driven)
+    told = progress.left(watch.batch.name, running, again, driven=app.is_driven)
     app.warn(told)
-    content = error_document("interrupted", f"{watch.batch.name} stays in the queue", f"distribute run {jobs}")
+    content = error_document("interrupted", f"{watch.batch.name} stays in the queue", again)
     if app.json:
         app.answer(content, str)
     return stopped.exit_code

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from distribute_ssh import submit as submitting
 from distribute_ssh.cli.app import App, write
 from distribute_ssh.cli.group import Verb
-from distribute_ssh.errors import NoNodeError
+from distribute_ssh.errors import NoMatchError, NoNodeError
 from distribute_ssh.model import jobsfile
 from distribute_ssh.model.jobsfile import BatchSpec
 from distribute_ssh.model.units import format_size
@@ -37,22 +40,49 @@ _REPLACE = click.option("--replace", is_flag=True, help="Also if the batch still
 @click.option("--plan", "plan_only", is_flag=True, help="Show who could run it and what would be sent; do nothing.")
 @_FRESH
 @_REPLACE
+@click.option("--pull", "pulls", is_flag=True, help="At the end, bring the results here, as `pull` does.")
 @click.pass_obj
-def run(app: App, jobs: Path, detach: bool, plan_only: bool, fresh: bool, replace: bool) -> int:
+def run(app: App, jobs: Path, detach: bool, plan_only: bool, fresh: bool, replace: bool, pulls: bool) -> int:
     """Submit a jobs file and follow its batch to the end.
 
     Where nobody drives the queue, this command does. Ctrl-C leaves the batch in the queue and running; the same command
     comes back to it. Jobs that are done and unchanged are not run again.
     """
-    spec = _read(app, jobs)
+    spec = read_jobs(app, jobs)
     if plan_only:
-        return _plan(app, spec)
+        return show_plan(app, spec, _nodes(app))
     if detach:
-        return _leave(app, _submit(app, spec, fresh, replace), jobs)
+        return leave(app, asdict(_submit(app, spec, fresh, replace)), jobs, driven=app.is_driven)
     # Before anything is submitted: it is slow to import, and Ctrl-C then still means that nothing was done.
     from distribute_ssh.cli.follow import follow
 
-    return follow(app, _submit(app, spec, fresh, replace), jobs, max(len(job.name) for job in spec.jobs))
+    submitted = _submit(app, spec, fresh, replace)
+    batch = app.queue.batch_by_id(submitted.batch_id)
+    assert batch is not None, "it was just submitted"
+    wide = max(len(job.name) for job in spec.jobs)
+    return follow(
+        app,
+        batch,
+        f"distribute run {jobs}",
+        wide,
+        submitted,
+        then=partial(pull_results, app, batch.name) if pulls else dict,
+    )
+
+
+def pull_results(app: App, batch: str) -> dict[str, Any]:
+    """Pull a batch that has ended, into a folder here; what is to be told of it."""
+    from distribute_ssh.cli.pull import bring
+    from distribute_ssh.storage.selection import Selection
+    from distribute_ssh.views.pulling import pulled_text
+
+    try:
+        _, content = bring(app, batch, Path(), Selection())
+    except NoMatchError as error:  # of a batch that was killed before anything ran
+        app.say(error.message)
+        return {"pull": None}
+    app.say(pulled_text(content))
+    return {"pull": content}
 
 
 @click.command(cls=Verb)
@@ -62,10 +92,12 @@ def run(app: App, jobs: Path, detach: bool, plan_only: bool, fresh: bool, replac
 @click.pass_obj
 def add(app: App, jobs: Path, fresh: bool, replace: bool) -> int:
     """Submit a jobs file and return: the same as `run --detach`."""
-    return _leave(app, _submit(app, _read(app, jobs), fresh, replace), jobs)
+    submitted = _submit(app, read_jobs(app, jobs), fresh, replace)
+    return leave(app, asdict(submitted), jobs, driven=app.is_driven)
 
 
-def _read(app: App, path: Path) -> BatchSpec:
+def read_jobs(app: App, path: Path) -> BatchSpec:
+    """Read a jobs file, and say what is odd in it. Raises FileError."""
     spec = jobsfile.read(path)
     for warning in spec.warnings:
         app.warn(f"distribute: {warning}")
@@ -76,8 +108,9 @@ def _nodes(app: App) -> tuple[NodeView, ...]:
     return snapshot(app.queue, app.nodes, time.time()).nodes
 
 
-def _plan(app: App, spec: BatchSpec) -> int:
-    outline = submitting.outline(spec, _nodes(app))
+def show_plan(app: App, spec: BatchSpec, nodes: Sequence[NodeView]) -> int:
+    """Show what submitting would do; the exit code."""
+    outline = submitting.outline(spec, nodes)
     plan = outline.as_data()
     app.answer(document(plan=plan), lambda: plan_text(plan, app.width), [outline.name])
     return NoNodeError.exit_code if all(fit.missing for fit in outline.fits) else 0
@@ -99,8 +132,9 @@ def _submit(app: App, spec: BatchSpec, fresh: bool, replace: bool) -> Submitted:
     return submitted
 
 
-def _leave(app: App, submitted: Submitted, jobs: Path) -> int:
-    if not app.is_driven:
+def leave(app: App, submitted: Mapping[str, Any], jobs: Path, *, driven: bool) -> int:
+    """Say what was submitted, and go."""
+    if not driven:
         app.say(f"nothing drives the queue now: `distribute runner`, or `distribute run {jobs}`")
-    app.answer(document(submitted=asdict(submitted)), lambda: f"{submitted.name}\n", [submitted.name])
+    app.answer(document(submitted=submitted), lambda: f"{submitted['name']}\n", [submitted["name"]])
     return 0

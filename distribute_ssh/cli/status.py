@@ -1,4 +1,4 @@
-"""`status` and `history`: how far the work is, and what happened."""
+"""`status`: how far the work is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import click
 
 from distribute_ssh.cli.app import App, write
 from distribute_ssh.cli.group import Verb
-from distribute_ssh.cli.names import complete_batch, find_batch, find_job
-from distribute_ssh.model.units import iso
-from distribute_ssh.views.batches import batches_table, history_table, jobs_table, with_pauses, with_unreachable
+from distribute_ssh.cli.names import complete_batch, find_batch
+from distribute_ssh.views.batches import batches_table, jobs_table, with_pauses, with_unreachable
 from distribute_ssh.views.document import document
+from distribute_ssh.views.text import count
 
 WATCH = 1.0  # seconds between two looks
+UNDELIVERED = 3 * 86_400.0  # seconds for which it is said that a message was given up
 _HOME = "\x1b[H\x1b[2J"
 
 
@@ -61,28 +62,5 @@ def _show(app: App, found: dict[str, Any], with_jobs: bool) -> None:
             app.say("no batches yet; `distribute template python` writes a jobs file to start from")
     if any(not batch["finished_at"] for batch in found["batches"]) and not app.is_driven:
         app.say("nothing drives the queue now: `distribute runner`, or `distribute run` with a jobs file")
-
-
-@click.command(cls=Verb)
-@click.argument("batch", shell_complete=complete_batch)
-@click.argument("job", required=False)
-@click.option("-n", "--lines", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="The last N.")
-@click.pass_obj
-def history(app: App, batch: str, job: str | None, lines: int) -> None:
-    """Show what happened to a batch or a job, who asked for it, and when."""
-    found = find_batch(app, batch)
-    job_id = find_job(app, found, job).id if job else None
-    rows = app.queue.history(found.id, job_id, lines)
-    events = [
-        {
-            "at": iso(row.at),
-            "job": row.job,
-            "attempt": row.attempt,
-            "from": row.before,
-            "to": row.after,
-            "who": row.who,
-            "reason": row.reason,
-        }
-        for row in rows
-    ]
-    app.answer(document(batch=found.name, history=events), lambda: history_table(events, width=app.width))
+    if app.has_queue and (lost := app.queue.given_up(now - UNDELIVERED)):
+        app.say(f"{count(lost, 'message')} about batches that ended could not be delivered: `distribute notify`")

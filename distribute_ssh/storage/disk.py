@@ -7,7 +7,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +27,8 @@ _R = TypeVar("_R")
 class _Folders:
     """Folders opened on the way down, each from its parent: nobody can put a link in between."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, site_levels: int) -> None:
+        self._site_levels = site_levels
         self._fds = {b"": os.open(root, _FOLDER)}
 
     def close(self) -> None:
@@ -43,7 +44,7 @@ class _Folders:
                 self.close()
                 self._fds = {b"": root}
             above, name = split(folder)
-            guard = os.O_NOFOLLOW if folder.count(b"/") >= SITE_LEVELS else 0
+            guard = os.O_NOFOLLOW if folder.count(b"/") >= self._site_levels else 0
             fd = self._fds[folder] = os.open(name, _FOLDER | guard, dir_fd=self.at(above))
         return fd
 
@@ -54,10 +55,15 @@ class _Folders:
 
 
 class LocalStorage:
-    """See `folder.Storage`."""
+    """See `folder.Storage`.
 
-    def __init__(self, root: Path) -> None:
+    `site_levels`: how many folders from the top may be links. `paced`: big files are brought to the disk as they come.
+    """
+
+    def __init__(self, root: Path, *, site_levels: int = SITE_LEVELS, paced: bool = True) -> None:
         self.root = root
+        self._paced = paced
+        self._site_levels = site_levels
         self.name = str(root)
         if not root.is_dir():
             raise StorageError(
@@ -72,6 +78,10 @@ class LocalStorage:
                 raise trouble(self.name, path, error)
         return found
 
+    async def scan(self, path: bytes) -> list[Entry]:
+        """What lies in a folder."""
+        return await self._in_thread(lambda folders: list(_scan(folders.at(path))))
+
     async def tree(self, path: bytes) -> dict[bytes, Entry]:
         """Everything below a folder."""
         return await self._whole(path, _tree)
@@ -79,6 +89,10 @@ class LocalStorage:
     async def read(self, path: bytes, offset: int, size: int) -> bytes:
         """Bytes of a file."""
         return await self._in_thread(lambda folders: _read(folders, path, offset, size))
+
+    async def read_each(self, parts: Mapping[bytes, tuple[int, int]]) -> tuple[dict[bytes, bytes], Failures]:
+        """Bytes of many files."""
+        return await self._each(parts, lambda folders, path, part: _read(folders, path, *part))
 
     async def readlinks(self, paths: Sequence[bytes]) -> dict[bytes, bytes]:
         """Where links point; what is no link is left out."""
@@ -101,7 +115,7 @@ class LocalStorage:
 
         def get(folders: _Folders) -> _Writer:
             name, fd = folders.of(path)
-            return _Writer(os.open(name, _WRITE | (os.O_EXCL if fresh else 0), 0o600, dir_fd=fd))
+            return _Writer(os.open(name, _WRITE | (os.O_EXCL if fresh else 0), 0o600, dir_fd=fd), self._paced)
 
         return await self._in_thread(get)
 
@@ -153,7 +167,7 @@ class LocalStorage:
 
         def run() -> _T:
             try:
-                folders = _Folders(self.root)
+                folders = _Folders(self.root, self._site_levels)
             except OSError as error:
                 raise StorageError(f"storage cannot be opened: {self.root}: {error.strerror}") from error
             try:
@@ -185,13 +199,14 @@ class LocalStorage:
 
 
 class _Writer:
-    """A big file being written, and brought to the disk at the pace it comes.
+    """A big file being written, and where `paced` brought to the disk at the pace it comes.
 
     Left to itself the kernel would hold gigabytes of it, and every small result would wait for them in `sync`.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, paced: bool) -> None:
         self._fd = fd
+        self._paced = paced
         self._sent = self._waited = 0  # up to here: on its way to the disk; there
 
     async def write(self, offset: int, data: bytes) -> None:
@@ -204,7 +219,7 @@ class _Writer:
             done = os.pwrite(self._fd, view, offset)
             offset += done
             view = view[done:]
-        if offset - self._sent >= _WINDOW:
+        if self._paced and offset - self._sent >= _WINDOW:
             _write_back(self._fd, self._sent, offset - self._sent, wait=False)
             _write_back(self._fd, self._waited, self._sent - self._waited, wait=True)
             self._sent, self._waited = offset, self._sent
@@ -226,15 +241,19 @@ def _tree(folders: _Folders, path: bytes) -> dict[bytes, Entry]:
     waiting = [b""]
     while waiting:
         below = waiting.pop()
-        with os.scandir(folders.at(path + below)) as entries:
-            for found_here in entries:
-                name = os.fsencode(found_here.name)  # str where a descriptor is scanned
-                entry = entry_of(name, found_here.stat(follow_symlinks=False))
-                here = below + b"/" + name
-                found[here[1:]] = entry
-                if entry.kind == "d":
-                    waiting.append(here)
+        for entry in _scan(folders.at(path + below)):
+            here = below + b"/" + entry.name
+            found[here[1:]] = entry
+            if entry.kind == "d":
+                waiting.append(here)
     return found
+
+
+def _scan(folder: int) -> Iterator[Entry]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)  # str where a descriptor is scanned
+            yield entry_of(name, entry.stat(follow_symlinks=False))
 
 
 def _read(folders: _Folders, path: bytes, offset: int, size: int) -> bytes:

@@ -74,11 +74,17 @@ class Storage(Protocol):
     async def stat(self, paths: Sequence[bytes]) -> dict[bytes, Entry]:
         """What is there, for those paths where something is to be seen."""
 
+    async def scan(self, path: bytes) -> list[Entry]:
+        """What lies in a folder; b"" is storage itself. Raises OSError."""
+
     async def tree(self, path: bytes) -> dict[bytes, Entry]:
         """Everything below a folder, by path from there, parents first."""
 
     async def read(self, path: bytes, offset: int, size: int) -> bytes:
         """Bytes of a file, fewer only at its end. Raises OSError."""
+
+    async def read_each(self, parts: Mapping[bytes, tuple[int, int]]) -> tuple[dict[bytes, bytes], Failures]:
+        """Bytes of many files in one go: by path, (offset, size), as `read` would give them."""
 
     async def readlinks(self, paths: Sequence[bytes]) -> dict[bytes, bytes]:
         """Where links point, for those that are links."""

@@ -47,6 +47,7 @@ def job_parcel(attempt: Attempt, job: Job, batch: Batch, facts: Facts) -> Parcel
         "started_at": _time(started),
         "finished_at": _time(ended),
         "seconds": round(ended - started, 3),
+        "input_hash": job.input_hash,
         "env": dict(job.env),
         "inputs": _inputs([*([job.script] if job.script else []), *job.inputs]),
         "build": {"hash": batch.build_hash, "inputs": _inputs([batch.script, *batch.init])},
@@ -69,12 +70,16 @@ def build_parcel(build: Build, batch: Batch) -> Parcel:
     return Parcel(build.token, batch.namespace, batch.batch, None, build_output(batch.batch, build.node), {})
 
 
-def batch_record(batch: Batch, status: dict[str, Any]) -> dict[str, Any]:
-    """`batch.json`: how the batch went, from its entry in the document of `status --json`."""
+def batch_record(batch: Batch, status: dict[str, Any], definition: dict[str, Any]) -> dict[str, Any]:
+    """`batch.json`: how the batch went, from its entry in the document of `status --json`, and what was asked for.
+
+    `definition` is what a lost queue is made anew from (`store.restoring`).
+    """
     return {
         "schema": SCHEMA,
         "kind": batch.kind,
         "capabilities": sorted(batch.capabilities),
         "build": {"hash": batch.build_hash, "inputs": _inputs([batch.script, *batch.init])},
         **status,
+        "definition": definition,
     }

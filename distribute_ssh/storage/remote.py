@@ -13,10 +13,11 @@ from distribute_ssh.model.address import Address
 from distribute_ssh.node.files import Entry, File, Files
 from distribute_ssh.node.link import Link
 from distribute_ssh.storage.folder import UNSEEN, Connect, Failures, Small, Stamp, split, trouble
-from distribute_ssh.storage.listing import SECOND
+from distribute_ssh.storage.listing import MOST_DEPTH, MOST_ENTRIES, SECOND, printable
 from distribute_ssh.storage.together import each
 
 AT_ONCE = 32  # acts under way: one round trip is paid for 32 files
+_DEEPEST = MOST_DEPTH + 8  # folders in each other, ours and the site's included
 BLOCK = 261_120  # bytes in one write; OpenSSH's server ends the session on 256 KiB, its limit counts the header
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -39,21 +40,27 @@ class SftpStorage:
     """See `folder.Storage`.
 
     `flush`: makes the file systems of paths durable by one command there. None: the account has no shell, and each
-    file is synced by itself, which costs a round trip and a disk write for each.
+    file is synced by itself, which costs a round trip and a disk write for each. `link`: runs commands there.
     """
 
     def __init__(
-        self, files: Files, root: bytes, name: str, flush: Callable[[Sequence[bytes]], Awaitable[None]] | None = None
+        self,
+        files: Files,
+        root: bytes,
+        name: str,
+        flush: Callable[[Sequence[bytes]], Awaitable[None]] | None = None,
+        link: Link | None = None,
     ) -> None:
         self.name = name
+        self.root = root
+        self.link = link
         self._files = files
-        self._root = root
         self._flush = flush
 
     def _at(self, path: bytes) -> bytes:
         if path:
             split(path)
-        return self._root + b"/" + path if path else self._root
+        return self.root + b"/" + path if path else self.root
 
     async def stat(self, paths: Sequence[bytes]) -> dict[bytes, Entry]:
         """What is there."""
@@ -62,6 +69,11 @@ class SftpStorage:
             if not isinstance(error, UNSEEN):
                 raise trouble(self.name, path, error)
         return found
+
+    async def scan(self, path: bytes) -> list[Entry]:
+        """What lies in a folder."""
+        with reached(self.name):
+            return await self._files.scan(self._at(path))
 
     async def tree(self, path: bytes) -> dict[bytes, Entry]:
         """Everything below a folder."""
@@ -75,9 +87,13 @@ class SftpStorage:
             for folder, entries in scanned.items():
                 for entry in entries:
                     here = folder + b"/" + entry.name
+                    if entry.name in (b"", b".", b"..") or b"/" in entry.name or here.count(b"/") > _DEEPEST:
+                        raise StorageError(f"storage: {self.name} lists what no folder holds: {printable(here[:200])}")
                     found[here[len(path) + 1 :]] = entry
                     if entry.kind == "d":
                         waiting.append(here)
+            if len(found) > MOST_ENTRIES:
+                raise StorageError(f"storage: {self.name}/{printable(path)} holds more than {MOST_ENTRIES:,} files")
         return found
 
     async def read(self, path: bytes, offset: int, size: int) -> bytes:
@@ -88,6 +104,10 @@ class SftpStorage:
                 return await file.read(offset, size)
             finally:
                 await file.close()
+
+    async def read_each(self, parts: Mapping[bytes, tuple[int, int]]) -> tuple[dict[bytes, bytes], Failures]:
+        """Bytes of many files."""
+        return await self._each(parts, lambda path, part: self.read(path, *part))
 
     async def readlinks(self, paths: Sequence[bytes]) -> dict[bytes, bytes]:
         """Where links point; what is no link is left out."""
@@ -246,7 +266,7 @@ async def open_remote(place: str, address: Address, root: bytes, connect: Connec
                     hint=f"mount it, or make it: ssh {address.host} mkdir -p {os.fsdecode(root)}",
                 )
             flush = await _flusher(link, place)
-        yield SftpStorage(files, root, place, flush)
+        yield SftpStorage(files, root, place, flush, link if flush else None)
 
 
 async def _flusher(link: Link, place: str) -> Callable[[Sequence[bytes]], Awaitable[None]] | None:

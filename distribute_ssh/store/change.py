@@ -27,6 +27,7 @@ from distribute_ssh.model.job import (
     State,
 )
 from distribute_ssh.model.layout import is_token
+from distribute_ssh.store import outbox
 from distribute_ssh.store.guarded import ANEW, AWAY, Guarded, Which, known, legal
 from distribute_ssh.store.rows import attempt_row, build_row, node_cell, one_of, printable
 
@@ -38,8 +39,8 @@ ATTEMPT_FIELDS = frozenset({"boot_id", "ended_at", "ending", "exit", "started_at
 BUILD_FIELDS = frozenset({"boot_id", "ended_at", "exit", "reason", "started_at"})
 NODE_FIELDS = frozenset(
     {
-        "boot_id", "drained", "drained_until", "entry", "facts", "failures", "last_seen", "lease", "probation_until",
-        "request", "unreachable_reason", "unreachable_since",
+        "activity", "boot_id", "drained", "drained_until", "entry", "facts", "failures", "last_seen", "lease",
+        "probation_until", "request", "unreachable_reason", "unreachable_since",
     }
 )  # fmt: skip
 
@@ -144,6 +145,7 @@ class Change(Guarded):
         return [name for (name,) in rows]
 
     def _named(self, batch_id: int, names: Collection[str] | None) -> Which:
+        self.permit(batch_id)  # whoever names jobs means to change them
         if names is None:
             return Which("batch_id = ?", (batch_id,))
         wanted = json.dumps(list(names))
@@ -283,6 +285,7 @@ class Change(Guarded):
     def node(self, name: str, **fields: Any) -> None:
         """Write down what is known of a node; what is not said stays."""
         known(fields, NODE_FIELDS)
+        self.permit_node(name, fields)
         values = {column: node_cell(column, value) for column, value in fields.items()}
         columns = ["name", *values]
         new = ", ".join(f"{column} = excluded.{column}" for column in columns)
@@ -299,13 +302,18 @@ class Change(Guarded):
         self.execute("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", (submitter, left + seconds, now))
 
     def finish_batch_if_ended(self, batch_id: int, now: float) -> bool:
-        """Close a batch that has no waiting and no active job left; True for whoever does it, once."""
+        """Close a batch that has no waiting and no active job left; True for whoever does it, once.
+
+        What is to be told of its end goes into the outbox with it: once for each end, whoever is killed when.
+        """
         finished = self.count(
             "UPDATE batches SET finished_at = ?, recorded_at = NULL WHERE id = ? AND finished_at IS NULL AND NOT EXISTS"
             f" (SELECT 1 FROM tally WHERE batch_id = batches.id AND count > 0 AND NOT {one_of(OUTCOMES)})",
             now,
             batch_id,
         )
+        if finished:
+            outbox.put(self, batch_id, now)
         return finished == 1
 
     def reopen(self, batch_id: int, *, rebuild: bool = False) -> None:
@@ -326,13 +334,32 @@ class Change(Guarded):
         """Write down that the record in storage says what `batch` says; False if the batch went on meanwhile."""
         written = self.count(
             "UPDATE batches SET recorded_at = ?"
-            " WHERE id = ? AND recorded_at IS NULL AND finished_at IS ? AND batch = ?",  # not set aside since, either
+            # Not set aside since, nor submitted again, either.
+            " WHERE id = ? AND recorded_at IS NULL AND finished_at IS ? AND batch = ? AND submitted_at = ?",
             now,
             batch.id,
             batch.finished_at,
             batch.batch,
+            batch.submitted_at,
         )
         return written == 1
+
+    def remove_results(self, batch_id: int, who: str, now: float) -> bool:
+        """Write down that the results of a batch are about to be removed: submitted again, all of it runs anew.
+
+        False, with nothing written, if something of it still works or is on its way to storage.
+        """
+        self.permit(batch_id)
+        # No input has an empty hash: nothing that is submitted can be the same as what was.
+        still = self.count(
+            "UPDATE jobs SET input_hash = '' WHERE batch_id = ?1 AND EXISTS (SELECT 1 FROM batches WHERE id = ?1"
+            " AND finished_at IS NOT NULL AND recorded_at IS NOT NULL AND moved_from IS NULL) AND NOT EXISTS"
+            " (SELECT 1 FROM builds WHERE batch_id = ?1 AND NOT log_kept AND state NOT IN ('stale', 'wiped'))",
+            batch_id,
+        )
+        if still:
+            self.tell_batch(batch_id, now, who, "results removed from storage")
+        return still > 0
 
     def moved(self, batch_id: int) -> None:
         """Write down that the batch's folder in storage has its new name."""

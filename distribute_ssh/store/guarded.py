@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from distribute_ssh.errors import DeniedError
+from distribute_ssh.model.actor import Actor
 from distribute_ssh.model.job import AttemptState, BuildState, State
 from distribute_ssh.store.rows import DEFINITION, printable
 
@@ -46,9 +48,23 @@ def numbered(ids: Iterable[int]) -> Which:
 class Guarded:
     """One open transaction, as the other modules of the store see it."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, actor: Actor | None = None) -> None:
         self.execute = connection.execute
         self.executemany = connection.executemany
+        self._actor = actor
+
+    def permit(self, batch_id: int) -> None:
+        """Raise DeniedError where whoever acts may not change this batch: asked here, in the transaction that would."""
+        if self._actor is None:
+            return
+        (submitter,) = self.execute("SELECT submitter FROM batches WHERE id = ?", (batch_id,)).fetchone()
+        if why := self._actor.why_not_change(submitter):
+            raise DeniedError(why)
+
+    def permit_node(self, name: str, fields: Iterable[str]) -> None:
+        """Raise DeniedError where whoever acts may not change this of a node."""
+        if self._actor and (why := self._actor.why_not_node(name, only_pause=set(fields) == {"request"})):
+            raise DeniedError(why)
 
     def move(self, jobs: Which, to: State, now: float, who: str, reason: str | None, /, **fields: Any) -> int:
         """Bring jobs to a state, each with its line of history; how many. They say `reason` unless `fields` does."""
@@ -68,6 +84,12 @@ class Guarded:
         """Write a line of history for a batch as a whole."""
         self.execute(
             "INSERT INTO history (at, who, batch_id, reason) VALUES (?, ?, ?, ?)", (now, who, batch_id, reason)
+        )
+
+    def tell_orphan(self, batch_id: int | None, now: float, what: str) -> None:
+        """Write a line of history about what nobody's attempt was."""
+        self.execute(
+            "INSERT INTO history (at, who, batch_id, reason) VALUES (?, 'distribute', ?, ?)", (now, batch_id, what)
         )
 
     def define(self, jobs: Iterable[tuple[int, Iterable[Any]]], **fields: Any) -> None:

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distribute_ssh.errors import BusyError, StoreError
+from distribute_ssh.model.actor import Actor
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, Attempt, Batch, Build, Job
-from distribute_ssh.store import reports, schema
+from distribute_ssh.store import ledger, outbox, reports, schema
 from distribute_ssh.store.ballast import Ballast
 from distribute_ssh.store.change import Change, decayed
+from distribute_ssh.store.definition import define
 from distribute_ssh.store.rows import (
     DEFINITION,
     HistoryRow,
@@ -69,6 +71,7 @@ class Queue:
         self._epoch: int | None = None
         self._ballast = Ballast(path)
         self._light = False  # the ballast is not there and is to be loaded when there is room
+        self.actor: Actor | None = None  # for whom changes are made, where that is not the owner of the queue
         with self._reading() as select:
             self.id: str = select("SELECT queue FROM coordinator").fetchone()[0]
 
@@ -121,7 +124,7 @@ class Queue:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     self._check_epoch()
-                    yield Change(self._connection)
+                    yield Change(self._connection, self.actor)
                     self._connection.execute("COMMIT")
                 except BaseException:
                     self._roll_back()
@@ -223,6 +226,24 @@ class Queue:
             for queued, held, later, next_at, active in [row[-5:]]
         ]
 
+    def needed_of(self, submitter: str) -> dict[str, int]:
+        """Hashes and sizes of the inputs of a submitter's batches of which not every job is done."""
+        batches = (
+            "SELECT id FROM batches WHERE submitter = ? AND id IN"
+            " (SELECT batch_id FROM tally WHERE state <> 'done' AND count > 0)"
+        )
+        with self._reading() as select:
+            rows = select(
+                "SELECT DISTINCT json_extract(one.value, '$[1]'), json_extract(one.value, '$[2]') FROM ("
+                f" SELECT script AS listed FROM batches WHERE id IN ({batches})"
+                f" UNION ALL SELECT init FROM batches WHERE id IN ({batches})"
+                f" UNION SELECT script FROM jobs WHERE batch_id IN ({batches})"
+                f" UNION ALL SELECT inputs FROM jobs WHERE batch_id IN ({batches})"
+                ") AS texts, json_each(texts.listed) AS one",
+                (submitter,) * 4,
+            )
+            return {str(sha256): int(size) for sha256, size in rows}
+
     def served(self) -> dict[int, float]:
         """When a job of each unfinished batch last got a slot, by batch number; those that never did are left out."""
         with self._reading() as select:
@@ -267,6 +288,11 @@ class Queue:
         """All attempts of a job, in order; also of one that was dropped from its batch."""
         return self._all(attempt_row, "FROM attempts WHERE job_id = ? ORDER BY number", job_id)
 
+    def was_known(self, token: str) -> bool:
+        """Whether there ever was an attempt or a build of that name."""
+        query = "SELECT 1 FROM attempts WHERE token = ? UNION ALL SELECT 1 FROM builds WHERE token = ?"
+        return self._connection.execute(query, (token, token)).fetchone() is not None
+
     def live_attempts(self, node: str | None = None) -> list[Attempt]:
         """Attempts of which a node may still hold something; their job may be gone from its batch."""
         where = "state <> 'wiped'" + ("" if node is None else " AND node = ?")
@@ -303,6 +329,31 @@ class Queue:
         rows = self._all(history_row, f"FROM history {where} ORDER BY id DESC LIMIT ?", *given.values(), limit)
         return rows[::-1]
 
+    def events(self, scope: ledger.Scope, limit: int) -> list[ledger.Event]:
+        """The last `limit` things that happened in a scope, oldest of them first."""
+        with self._reading() as select:
+            return ledger.events(select, scope, limit)
+
+    def totals(self, scope: ledger.Scope, now: float) -> tuple[list[ledger.Share], list[ledger.Share]]:
+        """What each person had in a scope, and what each node gave."""
+        with self._reading() as select:
+            return ledger.people(select, scope, now), ledger.nodes(select, scope, now)
+
+    def messages(self, limit: int) -> list[outbox.Message]:
+        """The last `limit` messages about batches that ended, oldest of them first."""
+        with self._reading() as select:
+            return outbox.latest(select, limit)
+
+    def due_messages(self, now: float) -> list[outbox.Message]:
+        """Messages that may be tried now, oldest first."""
+        with self._reading() as select:
+            return outbox.due(select, now)
+
+    def given_up(self, since: float) -> int:
+        """How many messages were given up since then."""
+        with self._reading() as select:
+            return outbox.given_up(select, since)
+
     def status(self, name: str | None = None) -> dict[str, Any]:
         """All batches folded, or the one called `NAMESPACE/BATCH` with its jobs: the document of `status --json`.
 
@@ -310,6 +361,11 @@ class Queue:
         """
         with self._reading() as select:
             return reports.status(select, name)
+
+    def record(self, batch: Batch) -> tuple[dict[str, Any], str, dict[str, Any]]:
+        """What storage is to tell of a batch, as of one moment: its entry in `status`, jobs file and definition."""
+        with self._reading() as select:
+            return reports.status(select, batch.name)["batches"][0], self.source(batch.id), define(select, batch.id)
 
     @contextmanager
     def _reading(self) -> Iterator[Callable[..., sqlite3.Cursor]]:

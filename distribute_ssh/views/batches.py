@@ -10,7 +10,7 @@ from distribute_ssh.model.lease import Lease
 from distribute_ssh.model.units import format_duration, iso
 from distribute_ssh.views.eta import Eta, RunTimes, estimate
 from distribute_ssh.views.text import Column, table
-from distribute_ssh.views.times import clock, pause_words, seconds, when
+from distribute_ssh.views.times import pause_words, seconds, when
 
 _COLOURS: dict[str, str] = {
     **dict.fromkeys(ACTIVE, "cyan"),
@@ -150,19 +150,3 @@ def with_pauses(status: dict[str, Any], pauses: Pauses, now: float) -> dict[str,
         for job in batch.get("jobs", ()):
             job["reason"] = pause_reason(job["state"], job["node"], here, now) or job["reason"]
     return status
-
-
-def history_table(history: Sequence[Mapping[str, Any]], *, width: int | None = None) -> str:
-    """What happened, oldest first."""
-    columns = [Column("WHEN"), Column("JOB", gives=True), Column("TO"), Column("WHO", gives=True), Column("REASON")]
-    rows = [
-        [
-            clock(seconds(event["at"])),
-            event["job"] or "",
-            event["to"] or "",
-            event["who"],
-            event["reason"] or "",
-        ]
-        for event in history
-    ]
-    return table(columns, rows, width=width)

@@ -35,10 +35,14 @@ def of_error(error: DistributeError) -> Document:
 
 def kind(error: DistributeError) -> str:
     """Name the error's class as programs compare it: `no-match`, `host-key`, `unreachable`."""
-    if type(error) is DistributeError:
+    return kind_of(type(error))
+
+
+def kind_of(error: type[DistributeError]) -> str:
+    """Name a class of errors."""
+    if error is DistributeError:
         return "error"
-    words = re.findall(r"[A-Z][a-z]*", type(error).__name__.removesuffix("Error"))
-    return "-".join(words).lower()
+    return "-".join(re.findall(r"[A-Z][a-z]*", error.__name__.removesuffix("Error"))).lower()
 
 
 def dump(content: Document) -> str:

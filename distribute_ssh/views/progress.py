@@ -114,7 +114,7 @@ def summary(batch: Mapping[str, Any], results: str) -> str:
         lines.append(f"next:    distribute logs {name} {safe(failed[0]['name'])}")
         lines.append(f"         distribute retry {name}")
     else:
-        lines.append(f"next:    distribute status {name}")
+        lines.append(f"next:    distribute pull {name}")
     return "\n".join(lines) + "\n"
 
 
@@ -143,15 +143,15 @@ def submitted_line(submitted: Mapping[str, Any], jobs: int) -> str:
     return line
 
 
-def left(name: str, running: Sequence[str], jobs: str, *, driven: bool) -> str:
-    """What goes on without us after Ctrl-C, and how to come back."""
+def left(name: str, running: Sequence[str], again: str, *, driven: bool) -> str:
+    """What goes on without us after Ctrl-C, and how to come back: with the command `again`."""
     lines = [f"{name} stays in the queue" + (f"; {listed(running, 3)} {_goes(running)} on" if running else "")]
     if driven:
         lines.append("another coordinator goes on with it")
     else:
         lines.append("nothing new starts and no results are brought in until the queue is driven again:")
         lines.append("  distribute runner        in the background")
-    lines.append(f"  distribute run {safe(jobs)}  to come back")
+    lines.append(f"  {safe(again)}  to come back")
     lines.append(f"  distribute status {name}")
     return "\n".join(lines)
 

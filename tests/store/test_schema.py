@@ -219,6 +219,20 @@ def test_migrations_that_race_run_once_and_leave_a_whole_copy_of_before(path: Pa
         assert [job.name for job in old.jobs(batch_id)] == ["a", "b"]
 
 
+def test_the_copies_of_the_last_two_migrations_are_kept(path: Path) -> None:
+    Queue.open(path).close()
+    for earlier in (schema.SCHEMA - 1, schema.SCHEMA):
+        path.with_name(f"queue.db.before-{earlier}").touch()
+    path.with_name("queue.db.before-holidays").touch()
+    with run(SECOND_MIGRATION + FIRST_OPEN, path) as process:
+        process.communicate(b"")
+    kept = sorted(each.name.removeprefix("queue.db.before-") for each in path.parent.glob("queue.db.before-*"))
+    assert kept == sorted([str(schema.SCHEMA), str(schema.SCHEMA + 1), "holidays"]), (
+        "and what is not ours is left alone"
+    )
+    assert path.with_name(f"queue.db.before-{schema.SCHEMA + 1}").stat().st_size > 0
+
+
 def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     with closing(Queue.open(path)) as queue:
         batch_id = submitted(queue, "a").batch_id

@@ -77,7 +77,7 @@ CREATE TABLE history (                -- refers to jobs by number and by name: i
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
     who TEXT NOT NULL,
-    batch_id INTEGER NOT NULL,
+    batch_id INTEGER,                 -- NULL: of what belonged to no batch we know
     job_id INTEGER,                   -- NULL: of the batch as a whole
     job TEXT,
     attempt INTEGER,
