@@ -3,16 +3,20 @@
     DistributeError
     |-- UsageError              2   the request is wrong; fix it and ask again
     |   |-- FileError           2   a YAML file is wrong: every problem in it, each with its place
+    |   |-- DeniedError         2   it is not theirs to do
+    |   |-- LimitError          2   more than one person may have here
     |   `-- NoMatchError        3   nothing has that name
     |-- NoNodeError             4   no node can ever run this
     |-- BusyError               5   another coordinator drives this queue
     |-- StoreError              1   the queue cannot be used
+    |-- HeadError               6   the head does not do what it should, or is of another version
     |-- NodeError               6   a node does not do what it should
     |   |-- UnreachableError    6   no answer; its jobs are untouched (trying again helps)
     |   |-- HostKeyError        6   the host key is unknown or another one (never retried by itself)
     |   |-- LoginError          6   the node refuses us (never retried by itself)
     |   `-- ScratchError        6   the node has no room or no right to write
-    `-- StorageError            6   storage cannot be reached or written (trying again helps)
+    |-- StorageError            6   storage cannot be reached or written (trying again helps)
+    `-- NotifyError             6   a message was not taken (trying again may help)
 
 A job that fails is a result, not an error.
 """
@@ -77,6 +81,14 @@ class NoMatchError(UsageError):
     exit_code = 3
 
 
+class DeniedError(UsageError):
+    """Whoever asks may not do that."""
+
+
+class LimitError(UsageError):
+    """What is asked for is more than one person may have on this head."""
+
+
 class NoNodeError(DistributeError):
     """No node in the inventory can ever run this."""
 
@@ -92,6 +104,12 @@ class BusyError(DistributeError):
 
 class StoreError(DistributeError):
     """The queue's database cannot be used as it is."""
+
+
+class HeadError(DistributeError):
+    """The head does not do what it should, or speaks another version."""
+
+    exit_code = 6
 
 
 class NodeError(DistributeError):
@@ -125,3 +143,14 @@ class StorageError(DistributeError):
 
     exit_code = 6
     retryable = True
+
+
+class NotifyError(DistributeError):
+    """A message was not taken; `retry_after`: seconds that whoever refused it wants to be left alone."""
+
+    exit_code = 6
+    retryable = True
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after

@@ -16,7 +16,7 @@ from distribute_ssh.plan.schedule import never_reason
 from distribute_ssh.plan.snapshot import NodeView
 from distribute_ssh.store import submission
 from distribute_ssh.store.queue import Queue
-from distribute_ssh.store.spool import Spool, stage
+from distribute_ssh.store.spool import Spool, StagedBatch, stage
 from distribute_ssh.store.submission import NewJob, Submission, Submitted
 
 Progress = Callable[[int, int], None]
@@ -74,7 +74,15 @@ def fits(wanted: frozenset[str], nodes: Sequence[NodeView]) -> tuple[Fit, ...]:
 
 
 def require_node(spec: BatchSpec, nodes: Sequence[NodeView]) -> None:
-    """Raise NoNodeError, with what every node lacks, if none can ever run this. One never reached may have anything."""
+    """Raise NoNodeError, with what every node lacks, if none can ever run this. One never reached may have anything.
+
+    UsageError for what this version does not run at all.
+    """
+    if spec.kind != "python":
+        raise UsageError(
+            f"{spec.name} is {spec.kind} work, and this version runs python batches only",
+            hint="the jobs file itself is in order: it was read and checked",
+        )
     wanted = needs(spec)
     reason = never_reason(nodes, wanted)
     if reason is not None:
@@ -117,19 +125,30 @@ def submit(
     Raises NoNodeError if no node can ever run it, UsageError if a file cannot be sent or the batch still works,
     StoreError if spool or queue cannot be written. The queue is unchanged then.
     """
-    if spec.kind != "python":
-        raise UsageError(
-            f"{spec.name} is {spec.kind} work, and this version runs python batches only",
-            hint="the jobs file itself is in order: it was read and checked",
-        )
     require_node(spec, nodes)
     staged = stage(spec, spool, progress)
+    return enter(queue, spec, staged, who=who, now=now, fresh=fresh, replace=replace)
+
+
+def enter(
+    queue: Queue,
+    spec: BatchSpec,
+    staged: StagedBatch,
+    *,
+    who: str,
+    now: float,
+    fresh: bool = False,
+    replace: bool = False,
+    most_waiting: int | None = None,
+) -> Submitted:
+    """Put a batch into the queue whose files are in the spool; errors as of `store.submission.submit`."""
     asked = Submission(
         namespace=spec.namespace,
         batch=spec.batch,
         kind=spec.kind,
         capabilities=needs(spec),
         matrix=spec.matrix,
+        notify=spec.notify,
         script=staged.script,
         init=staged.init,
         mounts=spec.required_mounts,
@@ -150,7 +169,7 @@ def submit(
             for job in staged.jobs
         ],
     )
-    return submission.submit(queue, asked, who=who, now=now, fresh=fresh, replace=replace)
+    return submission.submit(queue, asked, who=who, now=now, fresh=fresh, replace=replace, most_waiting=most_waiting)
 
 
 def _references(spec: BatchSpec) -> list[FileRef]:

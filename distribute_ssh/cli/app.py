@@ -9,13 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from distribute_ssh.model.actor import Actor
 from distribute_ssh.views.document import Document, dump
 
 if TYPE_CHECKING:
     from distribute_ssh.model.inventory import Inventory
     from distribute_ssh.model.lease import Lease
-    from distribute_ssh.model.settings import Config, Places
+    from distribute_ssh.model.settings import Config, Head, Places
     from distribute_ssh.store.queue import Queue
+
+
+HERE = "none"
+"""`--head none`: this machine, whatever the config file says."""
 
 
 class App:
@@ -26,8 +31,14 @@ class App:
         self.quiet = False
         self.debug = False
         self.inventory: Path | None = None
+        self.head: str | None = None  # as --head says it
 
     # --- what it works on ---
+
+    @cached_property
+    def actor(self) -> Actor | None:
+        """For whom the gateway runs this; None: nobody stands between the person and us. Raises UsageError."""
+        return Actor.of(os.environ)
 
     @cached_property
     def places(self) -> Places:
@@ -41,7 +52,9 @@ class App:
         """The queue; made where there is none yet."""
         from distribute_ssh.store.queue import Queue
 
-        return Queue.open(self.places.database)
+        queue = Queue.open(self.places.database)
+        queue.actor = self.actor
+        return queue
 
     def close(self) -> None:
         """Let go of the queue, if it was opened."""
@@ -88,6 +101,10 @@ class App:
     @cached_property
     def nodes(self) -> Inventory:
         """The inventory that holds. Raises FileError with all that is wrong in it."""
+        return self.read_nodes()
+
+    def read_nodes(self) -> Inventory:
+        """The inventory as it is now. Raises as `nodes` does."""
         from distribute_ssh.model import inventory
 
         path = self.find_inventory()
@@ -113,7 +130,28 @@ class App:
     @property
     def user(self) -> str:
         """Who submits, and who asked."""
-        return self.config.user
+        return (self.actor and self.actor.user) or self.config.user
+
+    @property
+    def away(self) -> Head | None:
+        """The head on which the command is to act; None: here. Raises FileError, UsageError."""
+        if self.actor is not None:
+            return None  # we are there; the account's own config file may well name itself
+        from distribute_ssh.model.settings import Head
+
+        told = self.head or os.environ.get("DISTRIBUTE_HEAD")
+        configured = self.config.head
+        if not told:
+            return configured
+        if told == HERE:
+            return None
+        try:
+            head = Head.parse(told)
+        except ValueError as error:
+            from distribute_ssh.errors import UsageError
+
+            raise UsageError(f"no head: {error}") from None
+        return configured if configured and configured.address == head.address else head
 
     # --- how it answers ---
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ Exit codes:
     3  nothing has that name
     4  no node can ever run this
     5  another coordinator drives the queue
-    6  a node or storage cannot be reached
+    6  a node, the head or storage cannot be reached
   130  interrupted; what runs keeps running"""
 
 
@@ -31,6 +32,13 @@ def everywhere() -> list[click.Parameter]:
             expose_value=False,
             callback=_remember,
             help="Nodes and storage; else $DISTRIBUTE_INVENTORY, the config folder, /etc.",
+        ),
+        click.Option(
+            ["--head"],
+            metavar="USER@HOST",
+            expose_value=False,
+            callback=_remember,
+            help="Act on that head; else $DISTRIBUTE_HEAD, the config file. none: here.",
         ),
         click.Option(
             ["--json"], is_flag=True, expose_value=False, callback=_remember, help="Print one JSON document on stdout."
@@ -49,7 +57,7 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         setattr(context.obj, parameter.name, value)
 
 
-_SHARED = ("inventory", "json", "quiet", "debug")
+_SHARED = ("inventory", "head", "json", "quiet", "debug")
 
 
 Sections = Mapping[str, Mapping[str, tuple[str, str]]]
@@ -61,6 +69,17 @@ class Verb(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.extend(everywhere())
+        if self.callback is not None:
+            self.callback = partial(self.act, self.callback)
+
+    def act(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Do it: here, or on the head if there is one."""
+        context = click.get_current_context()
+        if context.invoked_subcommand is None and context.obj is not None and (head := context.obj.away):
+            from distribute_ssh.cli.away import act
+
+            return act(context.obj, head, context)
+        return callback(*args, **kwargs)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the two groups of options."""
@@ -76,11 +95,19 @@ class Verb(click.Command):
                     formatter.write_dl(records)
 
 
+class Here(Verb):
+    """A command about this machine, whatever head there is."""
+
+    def act(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Do it here."""
+        return callback(*args, **kwargs)
+
+
 class Family(Verb, click.Group):
     """A group of commands known by name before they are imported.
 
     `sections` maps a title to {name: (module below this package, one line of help)}; each module has one object named
-    after the command, with `_` for `-`.
+    after the command, with `_` for `-`, and one more behind it where Python has something of that name.
     """
 
     sections: ClassVar[Sections] = {}
@@ -94,7 +121,9 @@ class Family(Verb, click.Group):
         for commands in self.sections.values():
             if name in commands:
                 module, _ = commands[name]
-                found = getattr(importlib.import_module(f"{__package__}.{module}"), name.replace("-", "_"))
+                holder = importlib.import_module(f"{__package__}.{module}")
+                own = name.replace("-", "_")
+                found = getattr(holder, own, None) or getattr(holder, f"{own}_")
                 assert isinstance(found, click.Command)
                 return found
         return None

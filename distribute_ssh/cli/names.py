@@ -29,7 +29,8 @@ def complete_batch(context: click.Context, _parameter: click.Parameter, incomple
 
 def find_batch(app: App, text: str) -> Batch:
     """The batch somebody means. Raises NoMatchError with the nearest names, UsageError where several have it."""
-    name = _of_file(text) or text
+    # What came from elsewhere names no file of ours.
+    name = (of_file(text) if app.actor is None else None) or text
     if "/" in name and app.has_queue and (found := app.queue.batch(name)):
         return found
     known = [batch.name for batch in app.queue.batches()] if app.has_queue else []
@@ -44,7 +45,7 @@ def find_batch(app: App, text: str) -> Batch:
     return found
 
 
-def _of_file(text: str) -> str | None:
+def of_file(text: str) -> str | None:
     """The batch of a jobs file; None for what is no file."""
     path = Path(text)
     if not (path.suffix in (".yaml", ".yml") or path.is_file()):

@@ -15,6 +15,7 @@ from distribute_ssh.model.job import NodeState
 from distribute_ssh.model.units import iso, parse_until
 from distribute_ssh.views.document import document
 from distribute_ssh.views.machines import nodes_table
+from distribute_ssh.views.owners import owner_data, owners_text
 
 
 class Nodes(Family):
@@ -27,13 +28,15 @@ class Nodes(Family):
             "drain": ("nodes", "Give a node no more jobs."),
             "undrain": ("nodes", "Give a drained node jobs again."),
             "doctor": ("doctor", "Examine nodes step by step."),
+            "alias": ("alias", "Let people at a workstation pause it from there."),
         }
     }
 
 
 @click.group(cls=Nodes, invoke_without_command=True)
+@click.option("-v", "--verbose", is_flag=True, help="Also what was read of their owners, their hours, how gentle.")
 @click.pass_context
-def nodes(context: click.Context) -> None:
+def nodes(context: click.Context, verbose: bool) -> None:
     """Show the nodes: what they are, what they do, why they do not.
 
     Nothing is asked of them: it is what a coordinator or a probe saw last.
@@ -44,7 +47,9 @@ def nodes(context: click.Context) -> None:
     found = _nodes(app, now)
     app.answer(
         document(nodes=found),
-        lambda: nodes_table(found, now, width=app.width, colour=app.colour),
+        lambda: "".join(
+            [nodes_table(found, now, width=app.width, colour=app.colour), owners_text(found, now) if verbose else ""]
+        ),
         [node["name"] for node in found],
     )
 
@@ -59,7 +64,10 @@ def _nodes(app: App, now: float) -> list[dict[str, Any]]:
     batches = {batch.id: batch.name for batch in app.queue.batches()} if attempts else {}
     found = []
     known = app.known_nodes
+    mine = app.actor.node if app.actor else None  # the key of a workstation shows that workstation
     for entry, view in zip(known.nodes, snapshot(app.queue, known, now).nodes, strict=True):
+        if mine is not None and mine.casefold() != entry.name.casefold():
+            continue
         row = rows.get(entry.name)
         facts = probe.Facts.from_json(row.facts) if row and row.facts else probe.Facts()
         unknown = not view.probed and view.state is NodeState.UP
@@ -81,6 +89,7 @@ def _nodes(app: App, now: float) -> list[dict[str, Any]]:
                 "paused_until": iso(pauses[view.name].until) if view.name in pauses else None,
                 "last_seen": iso(row.last_seen) if row and row.last_seen else None,
                 "probed": view.probed,
+                **owner_data(entry, row.activity if row else None, now),
             }
         )
     return found

@@ -11,7 +11,7 @@ from distribute_ssh.cli.app import App
 from distribute_ssh.cli.drive import signals
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.coordinator import Coordinator
-from distribute_ssh.errors import BusyError
+from distribute_ssh.errors import BusyError, DistributeError, UsageError
 from distribute_ssh.store.lock import CoordinatorLock
 from distribute_ssh.store.queue import Queue
 
@@ -43,7 +43,39 @@ def runner(app: App, once: bool) -> int:
 
 
 async def _run(app: App, queue: Queue, once: bool) -> None:
-    coordinator = Coordinator(queue, app.nodes, app.places)
+    inventory, seen = app.nodes, _stamp(app)
+
+    def is_another() -> bool:
+        """Whether the inventory was changed, to one that can be read: one with mistakes changes nothing."""
+        nonlocal inventory, seen
+        if (now := _stamp(app)) in (seen, None):  # without a file this machine would be the only node
+            return False
+        seen = now
+        try:
+            inventory = app.read_nodes()
+        except DistributeError as error:
+            app.warn(f"the inventory was changed, and the one before goes on to hold:\n{error}")
+            return False
+        app.say("the inventory was changed: beginning anew with it; jobs go on")
+        return True
+
     with signals() as stop:
-        stop.call = coordinator.stop
-        await (coordinator.run_once() if once else coordinator.run())
+        while not stop.number:
+            # A coordinator is so little that another one takes less than to tell it what has changed.
+            coordinator = Coordinator(queue, inventory, app.places)
+            stop.call = coordinator.stop
+            if once:
+                await coordinator.run_once()
+                return
+            await coordinator.run(until=is_another)
+
+
+def _stamp(app: App) -> tuple[str, int, int] | None:
+    """Which file the inventory is, and its state; None where there is none, or just now not."""
+    try:
+        if path := app.find_inventory():
+            status = path.stat()
+            return str(path), status.st_mtime_ns, status.st_size
+    except (OSError, UsageError):  # a folder that is away, a file that is being replaced
+        pass
+    return None

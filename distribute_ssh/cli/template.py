@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from distribute_ssh.cli.app import App
-from distribute_ssh.cli.group import Verb
+from distribute_ssh.cli.group import Here
 from distribute_ssh.errors import UsageError
 from distribute_ssh.model.template import apptainer_template, python_template
 from distribute_ssh.views.document import document
@@ -15,7 +15,7 @@ from distribute_ssh.views.document import document
 NAME = "distribute-jobs.yaml"
 
 
-@click.command(cls=Verb)
+@click.command(cls=Here)
 @click.argument("kind", type=click.Choice(["python", "apptainer"]))
 @click.option("--output", metavar="FILE", default=NAME, show_default=True, help="Where to write it; - prints it.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from distribute_ssh.cli.app import App
-from distribute_ssh.cli.group import Verb
+from distribute_ssh.cli.group import Here
 from distribute_ssh.errors import UsageError
 from distribute_ssh.views.document import document
 from distribute_ssh.views.text import safe
 
 
-@click.command(cls=Verb)
+@click.command(cls=Here)
 @click.pass_obj
 def where(app: App) -> None:
     """Show every folder and file in use, whether it exists yet or not."""
@@ -19,6 +19,8 @@ def where(app: App) -> None:
     in_use = app.find_inventory()
     found["inventory"] = str(in_use) if in_use else None
     found["storage"] = app.nodes.storage
+    if at := app.away:
+        found["head"] = at.name
     none = f"none, so this machine is the only node; {app.places.inventory} would be read"
     wide = max(map(len, found))
     app.answer(
@@ -28,7 +30,7 @@ def where(app: App) -> None:
     )
 
 
-@click.command(cls=Verb)
+@click.command(cls=Here)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_obj
 def completion(app: App, shell: str) -> None:

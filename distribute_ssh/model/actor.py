@@ -23,7 +23,7 @@ class Role(StrEnum):
     NODE = "node"  # a workstation, for whoever sits at it
 
 
-_LOOK = frozenset({"status", "explain", "logs", "history", "follow", "nodes", "verify", "archive list"})
+_LOOK = frozenset({"status", "explain", "logs", "history", "follow", "nodes", "verify", "archive list", "notify"})
 _OWN = frozenset({"kill", "retry", "hold", "release", "archive rm"})
 _PAUSE = frozenset({"pause", "resume"})
 _NODES = ("probe", "trust", "drain", "undrain", "doctor", "alias")

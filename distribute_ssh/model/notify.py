@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from distribute_ssh.model.names import check_name, is_matrix_id
 from distribute_ssh.model.yamltext import Checker, Node, Scalar, is_null
 from distribute_ssh.model.yamltext import Mapping as YamlMapping
 
-_NONE: Mapping[str, str] = MappingProxyType({})
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -31,8 +29,8 @@ class Notify:
     """Whom to tell, and how. `users`: recipients for each submitter, besides those that the jobs file names."""
 
     matrix: MatrixAccount | Path | None = None  # Path: of the original's JSON file
-    channels: Mapping[str, str] = field(default=_NONE, repr=False)  # URLs by name; some hold passwords
-    users: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    channels: Mapping[str, str] = field(default_factory=dict, repr=False)  # URLs by name; some hold passwords
+    users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def recipients(self, submitter: str, asked: tuple[str, ...]) -> tuple[str, ...]:
         """Everybody to be told of a batch of `submitter` whose jobs file asked for some, each once."""

@@ -13,6 +13,7 @@ from distribute_ssh.errors import UsageError
 
 if TYPE_CHECKING:
     from distribute_ssh.model.address import Address
+    from distribute_ssh.model.notify import Notify
     from distribute_ssh.model.yamltext import Checker, Node
 
 SYSTEM_INVENTORY = Path("/etc/distribute/inventory.yaml")
@@ -119,6 +120,7 @@ class Config:
     user: str  # the submitter's name, as shown to others
     inventory: Path | None = None
     head: Head | None = None  # where commands act, if not here
+    notify: Notify | None = None  # whom this head tells, and how; None: nothing is said of it
 
 
 def read_config(places: Places, login: str | None = None) -> Config:
@@ -134,18 +136,20 @@ def read_config(places: Places, login: str | None = None) -> Config:
     except OSError as error:
         raise UsageError(f"the config file {places.config_file} cannot be read: {error.strerror}") from error
     from distribute_ssh.model import yamltext  # yaml is slow to import, and most people have no config file
+    from distribute_ssh.model.notify import read_notify
 
     file = str(places.config_file)
     check = yamltext.Checker(file)
     root = yamltext.load(text, file) if text.strip() else None
-    keys = {} if root is None else check.mapping(root, "", optional=("inventory", "user", "head"))
+    keys = {} if root is None else check.mapping(root, "", optional=("inventory", "user", "head", "notify"))
     user = check.line(keys.get("user"), "user")
     if user is not None and len(user) > _LONGEST_USER:
         check.problem(keys["user"], "user", f"has more than {_LONGEST_USER} characters")
     inventory = check.parsed(keys.get("inventory"), "inventory", lambda text: resolve(text, places.config))
     head = _head(check, keys.get("head"))
+    notify = read_notify(check, keys.get("notify"), lambda text: resolve(text, places.config))
     check.finish()
-    return Config(user=user or login, inventory=inventory, head=head)
+    return Config(user=user or login, inventory=inventory, head=head, notify=notify)
 
 
 def _head(check: Checker, node: Node | None) -> Head | None:

@@ -22,6 +22,19 @@ def m001_queue(db: Database) -> None:
     db.execute("INSERT INTO coordinator (id, queue, epoch) VALUES (1, ?, 0)", [secrets.token_hex(4)])
 
 
+@queue_migrations()
+def m002_activity(db: Database) -> None:
+    """What was seen of the owners of nodes."""
+    db.execute("ALTER TABLE nodes ADD COLUMN activity TEXT")  # JSON
+
+
+@queue_migrations()
+def m003_outbox(db: Database) -> None:
+    """Whom to tell of a batch's end, and what is still to be told."""
+    db.execute("ALTER TABLE batches ADD COLUMN notify TEXT NOT NULL DEFAULT '[]'")  # JSON: names of channels
+    db.executescript(_OUTBOX)
+
+
 # AUTOINCREMENT: a number that history or an attempt still mentions is never given to something else.
 _TABLES = """
 CREATE TABLE coordinator (            -- one row: this queue, and who drives it
@@ -137,7 +150,7 @@ CREATE TABLE history (                -- refers to jobs by number and by name: i
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
     who TEXT NOT NULL,
-    batch_id INTEGER NOT NULL,
+    batch_id INTEGER,                 -- NULL: of what belonged to no batch we know
     job_id INTEGER,                   -- NULL: of the batch as a whole
     job TEXT,
     attempt INTEGER,
@@ -168,6 +181,25 @@ CREATE INDEX builds_there ON builds (node) WHERE state <> 'wiped';
 CREATE UNIQUE INDEX builds_live ON builds (node, batch_id) WHERE state NOT IN ('stale', 'wiped');
 CREATE INDEX history_batch ON history (batch_id);
 CREATE INDEX history_job ON history (job_id);
+"""
+
+# Its key names a message to those who take it, so that a second try is not a second message. A number would not do: a
+# queue that was brought back from storage has the name of the lost one, and begins with 1 again.
+_OUTBOX = """
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL DEFAULT (lower(hex(randomblob(16)))),
+    at REAL NOT NULL,                 -- when the batch ended
+    notice TEXT NOT NULL,             -- JSON: how it ended
+    recipient TEXT,                   -- NULL: not addressed yet
+    state TEXT NOT NULL DEFAULT 'waiting',
+    tries INTEGER NOT NULL DEFAULT 0,
+    since REAL,                       -- of the first try
+    next_at REAL NOT NULL,
+    trouble TEXT,                     -- what came of the last try
+    ended_at REAL                     -- when it was sent or given up
+) STRICT;
+CREATE INDEX outbox_waiting ON outbox (next_at) WHERE state = 'waiting';
 """
 
 # `status` of a hundred thousand jobs reads these few rows. Run times are summed per state as well, so that the ETA

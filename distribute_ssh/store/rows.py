@@ -22,6 +22,7 @@ from distribute_ssh.model.job import (
     State,
 )
 from distribute_ssh.model.lease import Lease, NodeRequest
+from distribute_ssh.model.owner import Activity
 
 Noun = TypeVar("Noun")
 
@@ -43,6 +44,7 @@ class NodeRow:
     request: NodeRequest | None  # a pause or a resume that was asked for and is not so yet
     lease: Lease | None  # the pause that stood there when it was last asked; it may be over by now
     entry: Mapping[str, Any] | None  # what the inventory said of it
+    activity: Activity | None  # what was seen of its owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ batch_row = Reader(
         "init": _inputs,
         "mounts": lambda text: tuple(json.loads(text)),
         "env": json.loads,
+        "notify": lambda text: tuple(json.loads(text)),
     },
     {},
 )
@@ -170,6 +173,7 @@ node_row = Reader(
         "request": lambda text: NodeRequest(**json.loads(text)),
         "lease": _lease,
         "entry": json.loads,
+        "activity": lambda text: Activity.from_json(json.loads(text)),
     },
     {},
 )

@@ -12,11 +12,14 @@ from pathlib import Path
 from distribute_ssh.errors import StoreError
 from distribute_ssh.store import filesystem
 
-SCHEMA = 1
+SCHEMA = 3
 """How many migrations there are. Kept here so that a database that is current opens without sqlite-utils (100 ms)."""
 
 APPLICATION = 0x64697374
 """SQLite's application id of our databases: another program's is never migrated."""
+
+KEPT = 2
+"""How many copies are kept of what migrations found."""
 
 BUSY_TIMEOUT = 30.0
 """Seconds to wait for another process's transaction; ours take milliseconds, a submission of 100,000 jobs seconds."""
@@ -49,16 +52,14 @@ def open_database(path: Path, *, check: bool = False) -> sqlite3.Connection:
             # Only now: a migration may have to rebuild a table others refer to.
             connection.execute("PRAGMA foreign_keys = ON")
             if check:
-                found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if found != "ok":
-                    raise StoreError(f"{path} is damaged: {found}", hint=_RESTORE)
+                _check(connection)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-_RESTORE = "Put a copy in its place (backup, or queue.db.before-N beside it); storage still has every result."
+_RESTORE = "Put a backup in its place, or have it made anew from what storage tells: distribute recover."
 
 _PLAIN = {
     sqlite3.SQLITE_FULL: ("the disk is full", "Make room there; nothing was changed, and work goes on by itself."),
@@ -94,6 +95,21 @@ def is_busy(error: BaseException) -> bool:
     """Whether this StoreError says that another process kept the database locked."""
     code = getattr(error.__cause__, "sqlite_errorcode", None)
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether this StoreError says that what lies there can be read no more as a database."""
+    code = getattr(error.__cause__, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        # Some damage SQLite raises, some it tells: one error for both.
+        error = sqlite3.DatabaseError(found)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
 
 
 def _make_private(path: Path) -> None:
@@ -166,7 +182,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         version = _version(connection, path)
         if version < SCHEMA:
             if version > 0:
-                _copy(path, path.with_name(f"{path.name}.before-{SCHEMA}"))
+                copy(path, path.with_name(f"{path.name}.before-{SCHEMA}"))
             queue_migrations.apply(Database(connection, recursive_triggers=False, execute_plugins=False))
             if broken := connection.execute("PRAGMA foreign_key_check").fetchone():
                 raise StoreError(f"the queue {path} cannot be migrated: {broken[0]} refers to what is not there")
@@ -177,18 +193,37 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+    for old in _copies(path)[:-KEPT]:
+        old.unlink(missing_ok=True)
 
 
-def _copy(path: Path, copy: Path) -> None:
-    """A whole copy of the database, durable before this returns.
+def _copies(path: Path) -> list[Path]:
+    """The copies that migrations left, oldest first."""
+    prefix = f"{path.name}.before-"
+    numbers = (each.name.removeprefix(prefix) for each in path.parent.glob(f"{prefix}*"))
+    return [path.with_name(prefix + number) for number in sorted(filter(str.isdigit, numbers), key=int)]
 
-    Read by a connection of its own while ours holds the write lock: nobody can slip a row in between.
+
+def copy(path: Path, target: Path) -> None:
+    """A whole copy of the database as it is at one moment, whoever works on it: beside first, durable, then in place.
+
+    What is at `target` is replaced. Raises OSError, sqlite3.Error.
     """
-    copy.unlink(missing_ok=True)  # of a migration that did not come to its end
-    fd = os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    # By a connection of its own: a migration holds the write lock meanwhile, and nobody can slip a row in between.
+    fresh = target.with_name(f".{target.name}.{os.urandom(4).hex()}")
+    fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
-            reader.execute("VACUUM INTO ?", [str(copy)])
+        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)) as reader:
+            reader.execute("VACUUM INTO ?", [str(fresh)])
         os.fsync(fd)
+        fresh.replace(target)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     finally:
         os.close(fd)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

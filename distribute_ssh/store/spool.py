@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -31,6 +32,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 # Who has just been told that content is here may not have written so in the queue yet.
 GRACE = 3600.0
+
+# A laptop that was closed in the middle of sending comes back the next day.
+UNCLAIMED = 2 * 86_400.0
 
 Tick = Callable[[int], object]
 Progress = Callable[[int, int], object]
@@ -68,12 +72,9 @@ class Spool:
         """
         mode = 0
 
-        def produce(sink: _Sink) -> None:
+        def produce(sink: tree.Sink) -> None:
             nonlocal mode
-            with tree.reading(os.fsencode(path), follow=True) as (fd, status):
-                mode = stat.S_IMODE(status.st_mode)
-                while data := os.read(fd, _CHUNK):
-                    sink.write(data)
+            mode = pour_file(path, sink)
 
         sha256, size = self._add(produce, path, tick)
         return Blob(sha256, size, mode)
@@ -87,6 +88,21 @@ class Spool:
         """Keep what we made ourselves."""
         sha256, size = self._add(lambda sink: sink.write(data), self.root, None)
         return Blob(sha256, size, 0o644)
+
+    def has(self, sha256: str) -> bool:
+        """Whether that content is here; it stays for another hour at least. Raises ValueError for what is no hash."""
+        return self._known(sha256)
+
+    def adopt(self, path: Path, sha256: str) -> None:
+        """Keep a file of this file system whose content is known to have that hash; it stays where it is as well."""
+        with self.together():
+            if self._known(sha256):
+                return
+            assert self._pending is not None, "we are inside together()"
+            temporary = self.root / f"new-{os.urandom(8).hex()}"
+            os.link(path, temporary)
+            os.utime(temporary)
+            self._pending[sha256] = temporary
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -127,6 +143,11 @@ class Spool:
                     if file.name not in keep and status.st_mtime < before:
                         file.unlink()
                         freed += status.st_size
+                # What was sent to the gateway, and never became part of a batch.
+                for file in self.root.glob("incoming/*/*"):
+                    with contextlib.suppress(FileNotFoundError):
+                        if file.lstat().st_mtime < before + GRACE - UNCLAIMED:
+                            file.unlink()
         except BlockingIOError:
             return 0
         return freed
@@ -192,6 +213,29 @@ class Spool:
             yield
         finally:
             os.close(fd)
+
+
+def pour_file(path: Path, sink: tree.Sink) -> int:
+    """Read a file into a sink (links are followed); return its permission bits. Raises UsageError, as `add_file`."""
+    with tree.reading(os.fsencode(path), follow=True) as (fd, status):
+        while data := os.read(fd, _CHUNK):
+            sink.write(data)
+        return stat.S_IMODE(status.st_mode)
+
+
+def pour(ref: FileRef, sink: tree.Sink) -> int:
+    """Read a file, or a folder as the archive it becomes, into a sink; return its permission bits."""
+    if not ref.is_dir:
+        return pour_file(ref.path, sink)
+    tree.pack(os.fsencode(ref.path), sink)
+    return 0o755
+
+
+def measure(ref: FileRef, tick: Tick | None = None) -> Input:
+    """What a file or folder would be as an input; nothing is kept. Raises UsageError, as `Spool.add_file`."""
+    sink = _Sink(None, tick)
+    mode = pour(ref, sink)
+    return _input(ref, Blob(sink.sha256, sink.size, mode))
 
 
 class _Sink:
@@ -261,9 +305,7 @@ def stage(spec: BatchSpec, spool: Spool, progress: Progress | None = None) -> St
 
     Raises UsageError for a file that cannot be read or sent, StoreError when the spool cannot be written.
     """
-    refs = dict.fromkeys([spec.script, *spec.required_files])
-    for job in spec.jobs:
-        refs.update(dict.fromkeys([*([job.file] if job.file else []), *job.required_files]))
+    refs = references(spec)
     paths = {(ref.path, ref.is_dir): ref for ref in refs}
     total = sum(_size_of(ref) for ref in paths.values()) if progress else 0
     done = 0
@@ -279,13 +321,27 @@ def stage(spec: BatchSpec, spool: Spool, progress: Progress | None = None) -> St
             key: spool.add_tree(ref.path, tick) if ref.is_dir else spool.add_file(ref.path, tick)
             for key, ref in paths.items()
         }
-        inputs = {ref: _input(ref, blobs[ref.path, ref.is_dir]) for ref in refs}
+        staged = assemble(spec, spool, {ref: _input(ref, blobs[ref.path, ref.is_dir]) for ref in refs})
+    if progress:
+        progress(total, total)
+    return staged
+
+
+def references(spec: BatchSpec) -> list[FileRef]:
+    """Every file and folder that a batch names, each once."""
+    refs = dict.fromkeys([spec.script, *spec.required_files])
+    for job in spec.jobs:
+        refs.update(dict.fromkeys([*([job.file] if job.file else []), *job.required_files]))
+    return list(refs)
+
+
+def assemble(spec: BatchSpec, spool: Spool, inputs: Mapping[FileRef, Input]) -> StagedBatch:
+    """Put together a batch whose files are in the spool already; what is ours to write is written there."""
+    with spool.together():
         script = inputs[spec.script]
         init = tuple(inputs[ref] for ref in spec.required_files)
         build_hash = _digest(spec.kind, script.sha256, _facts(init), spec.required_mounts, sorted(spec.env.items()))
         jobs = tuple(_stage_job(job, spool, inputs, build_hash) for job in spec.jobs)
-    if progress:
-        progress(total, total)
     return StagedBatch(script, init, spec.env, jobs, build_hash)
 
 

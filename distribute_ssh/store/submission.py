@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from distribute_ssh.errors import UsageError
+from distribute_ssh.errors import LimitError, UsageError
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, WAITING, Input, OnNodeLoss, Request, State
 from distribute_ssh.store.change import Change
 from distribute_ssh.store.guarded import ANEW, numbered
@@ -62,6 +62,7 @@ class Submission:
     source: str  # the jobs file
     jobs: Sequence[NewJob]
     env: Mapping[str, str] = field(default_factory=dict)  # of the build
+    notify: tuple[str, ...] = ()  # channels, by name
 
     @property
     def name(self) -> str:
@@ -84,42 +85,72 @@ class Submitted:
     moved_to: str | None = None  # name the old batch has now
 
 
-_BATCH = ("kind", "capabilities", "matrix", "script", "init", "mounts", "env", "build_hash")
+_BATCH = ("kind", "capabilities", "matrix", "notify", "script", "init", "mounts", "env", "build_hash")
 _NAME, _HASH = DEFINITION.index("name"), DEFINITION.index("input_hash")
 
 _Definition = tuple[Any, ...]  # the columns DEFINITION of a job, or _BATCH of a batch
 
 
 def submit(
-    queue: Queue, submission: Submission, *, who: str, now: float, fresh: bool = False, replace: bool = False
+    queue: Queue,
+    submission: Submission,
+    *,
+    who: str,
+    now: float,
+    fresh: bool = False,
+    replace: bool = False,
+    most_waiting: int | None = None,
 ) -> Submitted:
     """Put a batch into the queue; durable when this returns. The rules are said at the top of this module.
 
     Raises UsageError, with nothing changed, if the batch still works and `replace` is not said, or if its name differs
-    only in upper and lower case from one that is there.
+    only in upper and lower case from one that is there; DeniedError if it is not theirs to change; LimitError if more
+    than `most_waiting` jobs of `who` would then wait in the queue.
     """
     wanted = {job[_NAME].casefold(): job for job in map(_job_definition, count(), submission.jobs)}
     if len(wanted) < len(submission.jobs):
         raise UsageError(f"two jobs of {submission.name} have the same name, upper and lower case aside")
     with queue.transaction() as change:
-        desk = _Desk(queue, change, submission, wanted, who, now)
-        desk.check_spelling()
-        row = change.execute(
-            f"SELECT id, {', '.join(_BATCH)} FROM batches WHERE namespace = ? AND batch = ?",
-            (submission.namespace, submission.batch),
-        ).fetchone()
-        if row is None:
-            return desk.insert()
-        batch_id, *there = row
-        found = desk.compare(batch_id, tuple(there))
-        if found.works and not replace:
-            if fresh or found.differs:
-                raise desk.still_working(batch_id)
-            # The same again, perhaps because the answer to the first time was lost on the way.
-            return Submitted(batch_id, submission.name, kept=found.kept, going=found.going)
-        if fresh:
-            return desk.insert(moved_to=desk.set_aside(batch_id))
-        return desk.resubmit(batch_id, found)
+        submitted = _submit(_Desk(queue, change, submission, wanted, who, now), fresh, replace)
+        if most_waiting is not None and (submitted.new or submitted.again):
+            _check_waiting(change, who, most_waiting)
+        return submitted
+
+
+def _check_waiting(change: Change, who: str, most: int) -> None:
+    """Raise LimitError, which undoes the submission, where too many jobs wait now."""
+    (waiting,) = change.execute(
+        f"SELECT coalesce(sum(count), 0) FROM tally JOIN batches ON batches.id = batch_id WHERE submitter = ? AND"
+        f" {one_of(WAITING)}",
+        (who,),
+    ).fetchone()
+    if waiting > most:
+        raise LimitError(
+            f"{waiting:,} jobs of {who} would wait in the queue then, and {most:,} may",
+            hint="submit it when some of them have ended, in smaller batches, or ask the administrator of the head",
+        )
+
+
+def _submit(desk: _Desk, fresh: bool, replace: bool) -> Submitted:
+    desk.check_spelling()
+    submission = desk.submission
+    row = desk.change.execute(
+        f"SELECT id, {', '.join(_BATCH)} FROM batches WHERE namespace = ? AND batch = ?",
+        (submission.namespace, submission.batch),
+    ).fetchone()
+    if row is None:
+        return desk.insert()
+    batch_id, *there = row
+    desk.change.permit(batch_id)
+    found = desk.compare(batch_id, tuple(there))
+    if found.works and not replace:
+        if fresh or found.differs:
+            raise desk.still_working(batch_id)
+        # The same again, perhaps because the answer to the first time was lost on the way.
+        return Submitted(batch_id, submission.name, kept=found.kept, going=found.going)
+    if fresh:
+        return desk.insert(moved_to=desk.set_aside(batch_id))
+    return desk.resubmit(batch_id, found)
 
 
 @dataclass(slots=True)
@@ -295,6 +326,7 @@ def _batch_definition(submission: Submission) -> _Definition:
         submission.kind,
         names_text(submission.capabilities),
         submission.matrix,
+        names_text(submission.notify),
         input_text(submission.script),
         inputs_text(submission.init),
         names_text(submission.mounts),

@@ -82,7 +82,10 @@ def test_a_node_makes_way_for_its_owner_as_it_says(tmp_path: Path) -> None:
     defaults: {owner: {pause_when_active: 10m, move_after: 2h}, hours: [nights, weekends], gentle: {nice: 10}}
     nodes:
       desk:
-      own: {owner: {move_after: never, watch: [/dev/pedal], ignore: [cpu]}, hours: always, gentle: {ionice: idle, cores: 8}}
+      own:
+        owner: {move_after: never, watch: [/dev/pedal], ignore: [cpu]}
+        hours: always
+        gentle: {ionice: idle, cores: 8}
     """
     desk, own = written(tmp_path, text).nodes
     assert (desk.pause_when_active, desk.move_after, desk.watch) == (600, 7200, ())

@@ -464,3 +464,17 @@ def test_the_manual_shows_messages_as_they_are() -> None:
     shown = re.findall(r"^```text\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)[0]
     assert "is not a key known here; did you mean `required_files`?" in shown
     assert re.search(r"python\.jobs\[0\]\.file: there is no file '.*'; did you mean 'run\.py'\?", shown)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("mail", ("mail",)), ("[mail, chat, mail]", ("mail", "chat")), ("~", ()), ("[]", ())]
+)
+def test_channels_to_be_told_are_names_one_or_a_list(written: str, read: tuple[str, ...]) -> None:
+    assert checked(META.replace("[]", f"[], notify: {written}") + PYTHON).notify == read
+
+
+@pytest.mark.parametrize("written", ["mailto://ana:secret@lab.org", "'@ana:lab.org'", "[slack://secret]"])
+def test_a_url_in_a_jobs_file_is_refused_without_showing_it_again(written: str) -> None:
+    (message,) = problems(META.replace("[]", f"[], notify: {written}") + PYTHON)
+    assert "is no name of a channel" in message
+    assert "secret" not in message

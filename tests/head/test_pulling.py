@@ -1,0 +1,100 @@
+"""Results from a head: with nothing but a key, cut and gone on with, and only what is a result."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from distribute_ssh.frames import encode, pieces
+from tests.head.site import Head, cut, error_of
+from tests.storage.places import tree
+
+pytestmark = pytest.mark.sshd
+
+JOB = "save('result', JOB.encode())\nos.symlink('result', SAVE + '/latest')\nos.symlink('/etc', SAVE + '/etc')\n"
+
+
+def test_results_come_to_a_laptop_with_nothing_but_a_key(head: Head) -> None:
+    ana = head.laptop("ana")
+    jobs = ana.batch({"a": JOB, "b": JOB})
+    told = ana.data("run", "--pull", jobs)
+    assert told["pull"]["problems"] == []
+    there, here = tree(head.site.results(), own=True), tree(ana.folder / "b", own=True)
+    assert here == {path: entry for path, entry in there.items() if not path.endswith(b"/etc")}
+    assert sorted(each["path"] for each in told["pull"]["refused"]) == ["a/etc", "b/etc"]
+    again = ana.data("pull", jobs)["pull"]
+    assert (again["files"], again["bytes"]) == (0, 0)
+    # Another's batch too, and a part of it; the account on the head itself sees the same.
+    bob = head.laptop("bob")
+    part = bob.data("pull", "ns/b", "--include", "result$", "--job", "a")["pull"]
+    assert part["files"] == 1
+    assert (bob.folder / "b" / "a" / "result").read_bytes() == b"a"
+    assert bob.data("pull", "ns/b", "--list") == head.site.data("pull", "ns/b", "--list")
+    assert bob.data("pull", "ns/c", code=3)["error"]["hint"] == "did you mean ns/b?"
+
+
+def test_finished_jobs_come_while_others_run_and_a_cut_one_goes_on(head: Head) -> None:
+    ana = head.laptop("ana")
+    size = 60 << 20
+    jobs = ana.batch({"big": f"save('big', os.urandom(1 << 20) * {size >> 20})\n", "slow": "gate('go')\n" + JOB})
+    ana.do("run", "--detach", jobs)
+    runner = head.site.start("runner")
+    head.site.wait_state("big", "done")
+    pulling = ana.start("pull", jobs)
+    beside = ana.folder / "b" / ".distribute-pull"
+    ana.hit(
+        lambda: not pulling.is_running or any(each.stat().st_size for each in beside.glob("*.part")), "it has begun"
+    )
+    assert pulling.is_running, "it was over before it could be cut"
+    cut(pulling)
+    told = ana.data("pull", jobs)["pull"]
+    assert told["unfinished"] == [{"job": "slow", "state": "running"}]
+    assert told["bytes"] < size
+    assert (ana.folder / "b/big/big").read_bytes() == (head.site.results("big") / "big").read_bytes()
+    head.site.open("go")
+    head.site.wait_state("slow", "done")
+    assert ana.data("pull", jobs)["pull"]["files"] >= 3
+    runner.interrupt(signal.SIGTERM)
+
+
+def test_only_what_is_a_file_of_the_batch_is_given_away(shared: Head) -> None:
+    ana = shared.laptop("ana")
+    ana.do("run", ana.batch({"a": JOB}, name="mine"))
+    secret = shared.site.storage / "ns" / "secret"
+    secret.write_text("hidden")
+
+    def asked(batch: str, *requests: object) -> str:
+        said = [piece for each in requests for piece in pieces("ask", json.dumps(each).encode())]
+        answered = shared.talk("bob", encode("results", batch=batch), *said, does="pull", hangs_up=True)
+        return b"".join(frame.data for frame in answered if frame.kind == "bytes").decode() or str(error_of(answered))
+
+    for path in ("../secret", "a/etc/passwd", "/etc/passwd", "a/../../secret", "a/latest", "a", "", "a/\0"):
+        assert "no file there" in asked("ns/mine", {"fetch": [[path, 10, 0]]})
+    for batch in ("ns/..", "../ns", "ns/secret/..", "/etc", "a\nb", "x" * 2000, "jobs.yaml", "/etc/passwd"):
+        assert "hidden" not in asked(batch, {"listing": 1})
+        assert "root:" not in asked(batch, {"fetch": [["passwd", 10, 0]]})
+    for nonsense in ({"drop": 1}, {"fetch": 7}, [], {"fetch": [["a/result", 1, 9]]}):
+        assert "does not understand" in asked("ns/mine", nonsense)
+    assert "a/result" in asked("ns/mine", {"listing": 1})
+
+
+def test_a_workstation_s_key_pulls_nothing(head: Head, tmp_path: Path) -> None:
+    head.user("desk", "--node", "here")
+    said = head.talk("desk", encode("results", batch="ns/b"), does="pull", hangs_up=True)
+    assert error_of(said)["kind"] == "denied"
+
+
+def test_storage_is_looked_at_and_cared_for_from_a_laptop(head: Head) -> None:
+    ana, bob = head.laptop("ana"), head.laptop("bob")
+    jobs = ana.batch({"a": JOB})
+    ana.do("run", jobs)
+    assert bob.data("verify", "ns/b")["verified"]["problems"] == []
+    assert [each["name"] for each in bob.data("archive", "list")["batches"]] == ["ns/b"]
+    assert bob.data("archive", "rm", "ns/b", "-y", code=2)["error"]["kind"] == "denied"
+    assert head.site.results("a").exists()
+    assert ana.data("history", "--totals")["people"][0]["name"] == "ana"
+    ana.do("archive", "rm", jobs, "-y")
+    assert not head.site.results().exists()

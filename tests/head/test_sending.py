@@ -1,0 +1,251 @@
+"""Files on their way to the head: only what it lacks, on from where a line was cut, checked, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from distribute_ssh.errors import HeadError, LimitError, UsageError
+from distribute_ssh.frames import encode
+from distribute_ssh.gateway import Gone, Wire
+from distribute_ssh.model.units import parse_size
+from distribute_ssh.store.incoming import Incoming
+from distribute_ssh.store.spool import Spool
+from tests.endtoend.site import Command, Site
+from tests.head.site import Head, cut, error_of, offer_frames
+
+SIZE = 64 << 20
+
+
+def sent(command: Command) -> int:
+    """How many bytes a submission says went over the line; about, as it says it."""
+    found = re.search(r"sent \d+ of \d+ files?, ([0-9.]+ ?[A-Za-z]+)", command.said())
+    return parse_size(found[1].replace(" ", "")) if found else 0
+
+
+def big(laptop: Site, name: str = "big") -> Path:
+    """A batch with one big input."""
+    data = laptop.folder / "batches" / name / "data"
+    data.parent.mkdir(exist_ok=True)
+    data.write_bytes(os.urandom(1 << 20) * (SIZE >> 20))
+    return laptop.batch({"a": {"required_files": [str(data)]}}, name=name)
+
+
+def begun(head: Head) -> int:
+    """How much of a file is there that is not whole."""
+    parts = [each for each in (head.site.state / "spool" / "incoming").glob("*/*.*") if each.exists()]
+    return max((each.stat().st_size for each in parts), default=0)
+
+
+@pytest.mark.sshd
+def test_what_the_head_has_is_sent_again_by_nobody(head: Head) -> None:
+    ana, bob = head.laptop("ana"), head.laptop("bob")
+    first = ana.do("add", big(ana))
+    assert sent(first) >= SIZE
+    again = ana.do("add", first_jobs(ana))
+    assert sent(again) == 0
+    theirs = bob.folder / "batches" / "theirs"
+    shutil.copytree(ana.folder / "batches" / "big", theirs)
+    text = (theirs / "jobs.yaml").read_text().replace(str(ana.folder / "batches" / "big"), str(theirs))
+    (theirs / "jobs.yaml").write_text(text.replace("big", "theirs"))
+    assert sent(bob.do("add", theirs / "jobs.yaml")) < SIZE
+
+
+def first_jobs(laptop: Site) -> Path:
+    return laptop.folder / "batches" / "big" / "jobs.yaml"
+
+
+@pytest.mark.sshd
+def test_an_upload_that_is_cut_goes_on_where_it_stopped_by_itself(head: Head) -> None:
+    ana = head.laptop("ana")
+    command = ana.start("add", big(ana))
+    head.site.hit(lambda: begun(head) > SIZE // 2, "half of it is there")
+    head.sshd.freeze()
+    head.sshd.kill_sessions()
+    assert command.end() == 0
+    assert "trying again" in command.said()
+    assert SIZE <= sent(command) < SIZE * 5 // 4
+    assert head.site.states("big") == {"a": "queued"}
+
+
+@pytest.mark.sshd
+def test_a_laptop_that_was_closed_while_sending_goes_on_the_next_day(head: Head) -> None:
+    ana = head.laptop("ana")
+    command = ana.start("add", big(ana))
+    head.site.hit(lambda: begun(head) > SIZE // 2, "half of it is there")
+    cut(command)
+    assert head.site.select("SELECT * FROM batches") == []
+    again = ana.do("add", first_jobs(ana))
+    assert sent(again) < SIZE * 2 // 3
+    assert head.site.states("big") == {"a": "queued"}
+    assert not list((head.site.state / "spool" / "incoming" / "ana").iterdir())
+
+
+@pytest.mark.sshd
+def test_folders_modes_and_odd_names_arrive_as_they_do_without_a_head(head: Head) -> None:
+    ana = head.laptop("ana")
+    tree = ana.folder / "batches" / "tree" / "mesh"
+    tree.mkdir(parents=True)
+    (tree / "a b\n'c").write_text("odd")
+    (tree / "link").symlink_to("a b\n'c")
+    tool = tree.parent / "tool"
+    tool.write_text("#!/bin/sh\necho ran > distribute_save/ran\n")
+    tool.chmod(0o755)
+    run = "subprocess.run(['input/tool'], check=True)\nsave('got', open('input/mesh/link', 'rb').read())\n"
+    jobs = ana.batch({"a": {"required_files": [str(tree), str(tool)]}}, name="tree", run=run)
+    here = ana.do("run", jobs)
+    assert here.end() == 0
+    assert (head.site.results("a", "tree") / "got").read_text() == "odd"
+    assert (head.site.results("a", "tree") / "ran").read_text() == "ran\n"
+    # Submitted on the head itself, nothing of it is new: the hashes of all inputs are the same.
+    head.site.env["USER"] = "ana"
+    assert head.site.data("add", jobs)["submitted"]["kept"] == 1
+
+
+@pytest.mark.sshd
+def test_two_people_who_submit_the_same_batch_at_once_get_one_batch_and_one_refusal(head: Head) -> None:
+    ana, bob = head.laptop("ana"), head.laptop("bob")
+    commands = [each.start("add", each.batch(["a", "b"]), "--json") for each in (ana, bob)]
+    codes = [command.end() for command in commands]
+    assert sorted(codes) == [0, 2]
+    refused = json.loads(commands[codes.index(2)].answered())["error"]
+    assert refused["kind"] == "denied"
+    assert head.site.select("SELECT count(*) FROM batches") == [(1,)]
+    assert head.site.states() == {"a": "queued", "b": "queued"}
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [({"files": 2}, "one batch may name 2"), ({"spool": "100"}, "100 may"), ({"jobs": 1}, "2 jobs of ana would wait")],
+)
+def test_the_limits_of_a_user_are_told_and_the_queue_is_as_it_was(
+    head: Head, limits: dict[str, object], told: str
+) -> None:
+    ana = head.laptop("ana")
+    head.site.write_inventory(limits=limits)
+    extra = ana.folder / "extra"
+    extra.write_text("x" * 200)
+    error = ana.data("add", ana.batch({"a": {"required_files": [str(extra)]}, "b": {}}), code=2)["error"]
+    assert error["kind"] == "limit"
+    assert told in error["message"]
+    assert head.site.select("SELECT count(*) FROM batches") in ([], [(0,)])
+    # Whoever is logged in there with their own account is not asked.
+    assert head.site.data("add", ana.folder / "batches" / "b" / "jobs.yaml")["submitted"]["new"] == 2
+
+
+# --- the room of one person, without a line ---
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Incoming:
+    return Incoming(tmp_path / "spool", "ana", most_bytes=1000, most_files=3)
+
+
+def test_a_file_comes_in_pieces_and_gets_its_name_when_it_is_whole(room: Incoming) -> None:
+    upload = room.begin(digest(b"abcdef"), 6, 0)
+    upload.write(b"abc")
+    assert room.cut() == {digest(b"abcdef"): (6, 3)}
+    assert room.whole(digest(b"abcdef")) is None
+    upload.close()
+    upload = room.begin(digest(b"abcdef"), 6, 3)
+    upload.write(b"def")
+    assert upload.is_complete
+    upload.finish()
+    found = room.whole(digest(b"abcdef"))
+    assert found is not None
+    assert found.read_bytes() == b"abcdef"
+    assert found.stat().st_mode & 0o777 == 0o400
+
+
+def test_what_is_not_what_it_was_said_to_be_is_refused_and_gone(room: Incoming) -> None:
+    upload = room.begin(digest(b"abc"), 3, 0)
+    upload.write(b"xyz")
+    with pytest.raises(UsageError, match="sha256"):
+        upload.finish()
+    assert list(room.folder.iterdir()) == []
+
+
+def test_a_file_that_is_longer_than_it_was_said_to_be_is_refused(room: Incoming) -> None:
+    with pytest.raises(UsageError, match="longer"):
+        room.begin(digest(b"abc"), 3, 0).write(b"abcd")
+
+
+def test_whoever_comes_second_takes_over_and_the_first_can_change_nothing_any_more(room: Incoming) -> None:
+    first = room.begin(digest(b"abcdef"), 6, 0)
+    first.write(b"abc")
+    second = room.begin(digest(b"abcdef"), 6, 3)
+    with pytest.raises(HeadError, match="somewhere else"):
+        first.write(b"XXX")
+    second.write(b"def")
+    second.finish()
+    with pytest.raises(HeadError, match="somewhere else"):
+        first.write(b"XXX")
+    with pytest.raises(HeadError, match="somewhere else"):
+        first.finish()
+    found = room.whole(digest(b"abcdef"))
+    assert found is not None
+    assert found.read_bytes() == b"abcdef"
+
+
+def test_what_was_asked_room_for_counts_before_it_is_there(room: Incoming) -> None:
+    room.begin(digest(b"a"), 600, 0)
+    with pytest.raises(LimitError):
+        room.begin(digest(b"b"), 600, 0)
+    with pytest.raises(LimitError):  # another conversation of the same person
+        Incoming(room.folder.parents[1], "ana", most_bytes=1000, most_files=3).begin(digest(b"b"), 600, 0)
+    for name in (b"b", b"c"):
+        room.begin(digest(name), 1, 0)
+    with pytest.raises(LimitError):
+        room.begin(digest(b"d"), 1, 0)
+
+
+def test_what_no_batch_took_goes_after_two_days(room: Incoming) -> None:
+    room.begin(digest(b"abc"), 3, 0).write(b"a")
+    whole = room.begin(digest(b"x"), 1, 0)
+    whole.write(b"x")
+    whole.finish()
+    spool = Spool(room.folder.parents[1])
+    spool.add_bytes(b"else")  # makes the spool
+    spool.remove_unused(set(), time.time() + 86_400)
+    assert len(list(room.folder.iterdir())) == 2
+    spool.remove_unused(set(), time.time() + 3 * 86_400)
+    assert list(room.folder.iterdir()) == []
+
+
+def test_no_hash_is_no_path(room: Incoming) -> None:
+    for name in ("../x", "/etc/passwd", "A" * 64, digest(b"")[:-1] + "\n", ""):
+        with pytest.raises(ValueError, match="no sha256"):
+            room.begin(name, 1, 0)
+
+
+def test_a_laptop_that_says_nothing_is_gone() -> None:
+    source, sink = os.pipe()
+    wire = Wire(source, sink)
+    with pytest.raises(Gone):
+        wire.read(0.01)
+    os.write(sink, encode("ping"))
+    with pytest.raises(Gone):  # a sign of life is no word
+        wire.read(0.01)
+    os.close(sink)
+    with pytest.raises(Gone):
+        wire.read(60)
+    os.close(source)
+
+
+@pytest.mark.sshd
+def test_what_is_offered_is_checked_before_anything_is_sent(shared: Head) -> None:
+    said = offer_frames("meta: {}", [])
+    assert error_of(shared.talk("ana", *said, does="submit"))["kind"] == "file"
+    assert error_of(shared.talk("ana", encode("put", b"x"), does="submit"))["kind"] == "head"
