@@ -29,6 +29,7 @@ from distribute_ssh.node import probe
 from distribute_ssh.node.connection import Connector, KnownHosts
 from distribute_ssh.node.link import Link
 from distribute_ssh.node.local import LocalLink
+from distribute_ssh.notify import Notifier
 from distribute_ssh.storage.batches import rename_batch, write_batch_files
 from distribute_ssh.storage.folder import Storage, open_storage
 from distribute_ssh.storage.record import batch_record
@@ -79,6 +80,7 @@ class Coordinator:
         self._storage_failed = False
         self._last: Ticked | None = None
         self.storage_trouble: str | None = None
+        self._notifier = Notifier(queue, places, self._in_thread)
 
     # --- running ---
 
@@ -88,6 +90,7 @@ class Coordinator:
             while not self._stopping:
                 ticked = await self._tick()
                 if until is not None and until():
+                    await self._notifier.last_words()
                     return
                 await self._pause(ticked)
 
@@ -102,6 +105,7 @@ class Coordinator:
             while not self._stopping:
                 ticked = await self._tick()
                 if self._is_quiet(ticked):
+                    await self._notifier.last_words()
                     return
                 await self._pause(ticked)
 
@@ -131,6 +135,7 @@ class Coordinator:
                 tasks = [
                     group.create_task(self._record_batches(), name="batch records"),
                     group.create_task(self._tidy_spool(), name="spool"),
+                    group.create_task(self._notifier.run(), name="outbox"),
                 ]
                 for entry in self.inventory.nodes:
                     if entry.enabled or entry.name in self._holding:
@@ -279,9 +284,11 @@ class Coordinator:
     async def _tidy_spool(self) -> None:
         """Remove inputs that no batch needs any more; a batch of which a job failed keeps its own for `retry`."""
         while True:
-            keep = await self._in_thread(self.queue.needed_contents)
-            freed = await asyncio.to_thread(self._spool.remove_unused, keep)
-            log.debug("%d bytes of inputs removed from the spool", freed)
+            # A queue without any batch may stand where one was lost, whose files are still wanted: `recover`.
+            if await self._in_thread(self.queue.batches):
+                keep = await self._in_thread(self.queue.needed_contents)
+                freed = await asyncio.to_thread(self._spool.remove_unused, keep)
+                log.debug("%d bytes of inputs removed from the spool", freed)
             await asyncio.sleep(TIDY_EVERY)
 
     # --- records of batches ---
@@ -305,13 +312,11 @@ class Coordinator:
 
     async def _record(self, batch: Batch) -> None:
         storage = await self.storage()
-        document, source = await self._in_thread(self._describe, batch)
-        await write_batch_files(storage, batch.namespace, batch.batch, source, batch_record(batch, document))
+        document, source, definition = await self._in_thread(self.queue.record, batch)
+        record = batch_record(batch, document, definition)
+        await write_batch_files(storage, batch.namespace, batch.batch, source, record)
         if await self._in_thread(self._recorded, batch):
             self._changed.set()
-
-    def _describe(self, batch: Batch) -> tuple[dict[str, Any], str]:
-        return self.queue.status(batch.name)["batches"][0], self.queue.source(batch.id)
 
     def _recorded(self, batch: Batch) -> bool:
         with self.queue.transaction() as change:

@@ -14,7 +14,7 @@ from distribute_ssh.cli.program import program
 from tests.cli.conftest import Call
 
 DOCS = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
-SHARED = {"--inventory", "--json", "-q", "--quiet", "--debug", "-h", "--help"}
+SHARED = {"--inventory", "--head", "--json", "-q", "--quiet", "--debug", "-h", "--help"}
 
 
 def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -196,6 +196,9 @@ def test_nodes_are_those_of_the_inventory_with_what_was_seen_last(call: Call, qu
         "paused_until": None,
         "last_seen": iso(now),
         "probed": True,
+        "owner": None,
+        "hours": None,
+        "gentle": None,
     }
     assert (lab2["state"], lab2["reason"]) == ("unreachable", "no answer in time")
     assert (here["state"], here["probed"]) == ("unreachable", False)

@@ -46,7 +46,7 @@ def test_run_follows_a_batch_to_its_end_and_says_where_the_results_are(here: Sit
     command = here.do("run", here.batch(["a", "b"]))
     lines = command.answered().splitlines()
     assert lines[0].startswith("ns/b: 2 of 2 jobs done in ")
-    assert lines[1:] == [f"results: {here.results()}", "next:    distribute status ns/b"]
+    assert lines[1:] == [f"results: {here.results()}", "next:    distribute pull ns/b"]
     assert (here.results("a") / "result").read_text() == "a"
     said = command.said()
     assert "ns/b: 2 jobs: 2 new" in said

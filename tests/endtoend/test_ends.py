@@ -88,6 +88,29 @@ def test_every_end_of_a_job_is_told_as_it_was_and_what_it_saved_is_kept(site: Si
     site.assert_clean(room)
 
 
+WARNED = """\
+def warned(*_):
+    note("warned " + JOB)
+    save("checkpoint", b"half")
+    sys.exit(0)
+
+signal.signal(signal.SIGUSR1, warned)
+note("begin")
+gate("never")
+"""
+
+
+def test_who_asked_to_be_warned_of_the_time_limit_can_end_in_order_and_nobody_else_is(site: Site) -> None:
+    room = site.local(slots=2)
+    jobs = {"orderly": {"time_limit": "8s", "warn_signal": "USR1"}, "deaf": {"time_limit": "8s"}}
+    command = site.start("run", site.batch(jobs, build="", run=WARNED))
+    assert command.end() == 1, command.said()
+    assert site.states() == {"orderly": "done", "deaf": "timeout"}
+    assert site.notes("warned") == ["orderly"]
+    assert (site.results("orderly") / "checkpoint").read_bytes() == b"half"
+    site.assert_clean(room)
+
+
 FAMILY = """\
 # A child in a session of its own, and a grandchild whose parent is gone.
 subprocess.Popen(["sleep", "300"], start_new_session=True)
