@@ -5,13 +5,17 @@
 One SSH node on loopback, one job of busy processes: most in its group, one in a group of its own, one in a session of
 its own, one whose parent is gone. Each writes the time into a slot of its own in memory that all share, for ever: the
 latest of these after the pause is when the last of them ran. So they are asked nothing, and nobody who watches needs a
-turn among two hundred busy processes. The command's own start, with its Python, counts.
+turn among two hundred busy processes. The command's own start counts: that of Python, or from the chair of a shell.
+
+Head and node have a processor each, as two machines would: whoever sits at the head is not slowed by what runs there.
 """
 
 from __future__ import annotations
 
 import argparse
+import getpass
 import mmap
+import os
 import statistics
 import struct
 import subprocess
@@ -29,6 +33,8 @@ from tests.support import processes  # noqa: E402
 from tests.support.lab import Lab  # noqa: E402
 from tests.support.wait import wait_for  # noqa: E402
 
+HEAD, *_, NODE = sorted(os.sched_getaffinity(0)) * 2  # processors
+OURS = (sys.executable, "-m", "distribute_ssh", "-q")
 SLOT = struct.Struct("dq")  # when it ran last, by the monotonic clock; its process number
 JOB = """\
 import ctypes, mmap, struct
@@ -60,6 +66,11 @@ busy(0)
 """
 
 
+def on(processor: int) -> list[str]:
+    """What to say before a command that is to run there."""
+    return ["taskset", "--cpu-list", str(processor)]
+
+
 class Busy:
     """A site whose node runs the job."""
 
@@ -71,7 +82,7 @@ class Busy:
             self._memory = mmap.mmap(file.fileno(), SLOT.size * many)
         self.lab = Lab(folder / "lab")
         self.site = Site(folder / "site", self.lab, public)
-        self.site.node("lab1")
+        self.site.node("lab1", within=on(NODE), owners=[getpass.getuser()])
         job = JOB.format(slots=str(slots), size=SLOT.size * many, processes=many)
         self.site.do("add", self.site.batch(["job"], build="", run=job))
 
@@ -84,24 +95,27 @@ class Busy:
         now = time.monotonic()
         wait_for(lambda: all(at > now for at, _ in self.slots()), "all processes run", 120)
 
-    def pause(self) -> float:
-        """Pause the node; seconds until the last process ran."""
+    def pause(self, *words: str) -> float:
+        """Pause the node with what is typed; seconds until the last process ran."""
         self.wait_until_all_run()
         began = time.monotonic()
-        self.command("pause", "lab1")
+        self.type(*words)
         seconds = max(at for at, _ in self.slots()) - began
         moving = [pid for _, pid in self.slots() if (found := processes.look(pid)) is None or found.state != "T"]
         if moving:
             raise SystemExit(f"{len(moving)} processes are not stopped")
-        self.command("resume", "lab1")
+        self.type(*OURS, "resume", "lab1")
         return seconds
 
-    def command(self, *arguments: str) -> None:
-        """Run one of our commands; not by way of files, as its end is waited for."""
-        subprocess.run(
-            [sys.executable, "-m", "distribute_ssh", "-q", *arguments],
-            check=True, env=self.site.env, cwd=self.site.folder, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+    def type(self, *words: str) -> None:
+        """Run a command; not by way of files, as its end is waited for."""
+        subprocess.run(words, check=True, env=self.site.env, cwd=self.site.folder, stdout=subprocess.DEVNULL)
+
+    def chair(self) -> str:
+        """Let people at the node pause it themselves; the program for that."""
+        folder = self.site.folder / "bin"
+        self.site.do("nodes", "alias", "lab1", "--path", folder)
+        return str(folder / "distribute")
 
     def close(self) -> None:
         """End all of it."""
@@ -117,7 +131,7 @@ def measured(act: Callable[[], float], rounds: int) -> list[float]:
 
 def show(name: str, seconds: Sequence[float], goal: float) -> None:
     """A row of the table."""
-    p90 = statistics.quantiles(seconds, n=10)[-1]
+    p90 = statistics.quantiles(seconds, n=10, method="inclusive")[-1]
     print(f"{name:24} {statistics.median(seconds):8.3f} {p90:8.3f} {max(seconds):8.3f} {goal:8.1f}")
 
 
@@ -126,6 +140,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
+    os.sched_setaffinity(0, {HEAD})
     with (
         tempfile.TemporaryDirectory(prefix="distribute-bench-") as folder,
         tempfile.TemporaryDirectory(prefix="distribute-site-") as public,
@@ -134,14 +149,17 @@ def main() -> None:
         runner: Command = busy.site.start("runner")
         try:
             wait_for(lambda: all(pid for _, pid in busy.slots()), "the job has spread", 120)
-            driven = measured(busy.pause, options.rounds)
+            driven = measured(lambda: busy.pause(*OURS, "pause", "lab1"), options.rounds)
             runner.kill()
-            alone = measured(busy.pause, options.rounds)
+            alone = measured(lambda: busy.pause(*OURS, "pause", "lab1"), options.rounds)
+            program = busy.chair()
+            chair = measured(lambda: busy.pause(*on(NODE), program, "pause"), options.rounds)
         finally:
             busy.close()
     print(f"{'seconds':24} {'median':>8} {'p90':>8} {'worst':>8} {'goal':>8}")
     show("coordinator running", driven, 0.3)
     show("no coordinator", alone, 2.0)
+    show("from the chair", chair, 1.0)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,25 @@ async def test_a_wrong_key_is_a_refused_login_with_the_command_to_try(lab: Lab) 
     assert "ssh lab1" in str(caught.value)
 
 
+async def test_where_there_is_no_agent_a_refused_login_says_so_and_how_to_do_without(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = lab.add("lab1")
+    lab.block("lab1", host_block("lab1", node.sshd.port, lab.folder / "nowhere", lab.known_hosts))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with pytest.raises(LoginError, match=r"no ssh agent here .* as under cron") as caught:
+        await lab.connector().open("lab1", "lab1")
+    assert "`identity:` in the inventory" in str(caught.value)
+    # A key of its own that is refused is another matter, and so is an agent without the right one.
+    with pytest.raises(LoginError) as caught:
+        await lab.connector().open("lab1", "lab1", identity=make_key(lab.folder / "id_wrong"))
+    assert "agent" not in str(caught.value)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(lab.folder / "no-agent"))
+    with pytest.raises(LoginError) as caught:
+        await lab.connector().open("lab1", "lab1")
+    assert "SSH_AUTH_SOCK" not in str(caught.value)
+
+
 async def test_an_unknown_user_is_a_refused_login(lab: Lab) -> None:
     lab.add("lab1")
     with pytest.raises(LoginError):
