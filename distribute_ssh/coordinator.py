@@ -136,6 +136,7 @@ class Coordinator:
                     group.create_task(self._record_batches(), name="batch records"),
                     group.create_task(self._tidy_spool(), name="spool"),
                     group.create_task(self._notifier.run(), name="outbox"),
+                    group.create_task(self._watch_storage(), name="free space"),
                 ]
                 for entry in self.inventory.nodes:
                     if entry.enabled or entry.name in self._holding:
@@ -280,6 +281,14 @@ class Coordinator:
     def _moved(self, batch_id: int) -> None:
         with self.queue.transaction() as change:
             change.moved(batch_id)
+
+    async def _watch_storage(self) -> None:
+        async def free() -> int:
+            return await (await self.storage()).free(b"")
+
+        while True:
+            await self._notifier.watch_storage(self.inventory.storage, free)
+            await asyncio.sleep(TIDY_EVERY)
 
     async def _tidy_spool(self) -> None:
         """Remove inputs that no batch needs any more; a batch of which a job failed keeps its own for `retry`."""

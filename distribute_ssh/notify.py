@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from distribute_ssh.channels import Channels
-from distribute_ssh.errors import FileError, NotifyError, StoreError, UsageError
+from distribute_ssh.errors import FileError, NotifyError, StorageError, StoreError, UsageError
 from distribute_ssh.model.notify import Notify
 from distribute_ssh.model.settings import Places, read_config
 from distribute_ssh.store import outbox
@@ -69,6 +69,16 @@ class Notifier:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self.send_due()
+
+    async def watch_storage(self, place: str, free_of: Callable[[], Awaitable[int]]) -> None:
+        """Warn where less is free than the config file wants; storage that is away is somebody else's trouble."""
+        channels = self._read()
+        if isinstance(channels, NotifyError) or not channels.notify.storage_below:
+            return
+        wants = channels.notify
+        with contextlib.suppress(StorageError):
+            if (free := await free_of()) < wants.storage_below:
+                await self._change(outbox.warn_of_storage, place, free, wants.storage_below, wants.admins, time.time())
 
     async def send_due(self) -> None:
         """Send all that is due, to each recipient in order, to all of them at once."""
@@ -131,7 +141,7 @@ class Notifier:
         recipient = message.recipient
         assert recipient is not None, "those that have none were addressed"
         channel = channels.channel(recipient)
-        words = notice.ended(message.notice)
+        words = notice.words(message.notice)
         try:
             async with asyncio.timeout(ANSWER):
                 await in_background(lambda: channel.send(recipient, words, message.key))

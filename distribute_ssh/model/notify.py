@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from distribute_ssh.model.names import check_name, is_matrix_id
+from distribute_ssh.model.units import parse_size
 from distribute_ssh.model.yamltext import Checker, Node, Scalar, is_null
 from distribute_ssh.model.yamltext import Mapping as YamlMapping
 
@@ -31,6 +32,8 @@ class Notify:
     matrix: MatrixAccount | Path | None = None  # Path: of the original's JSON file
     channels: Mapping[str, str] = field(default_factory=dict, repr=False)  # URLs by name; some hold passwords
     users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    admins: tuple[str, ...] = ()  # told when storage runs low
+    storage_below: int = 0  # bytes that are low; 0: never
 
     def recipients(self, submitter: str, asked: tuple[str, ...]) -> tuple[str, ...]:
         """Everybody to be told of a batch of `submitter` whose jobs file asked for some, each once."""
@@ -41,7 +44,7 @@ def read_notify(check: Checker, node: Node | None, path: Callable[[str], Path]) 
     """Read the section; `path` makes paths of what is written. What is wrong goes to `check`, without the value."""
     if node is None or is_null(node):
         return Notify()
-    keys = check.mapping(node, "notify", optional=("matrix", "channels", "users"))
+    keys = check.mapping(node, "notify", optional=("matrix", "channels", "users", "admins", "storage_below"))
     matrix = _matrix(check, keys.get("matrix"), path)
     channels: dict[str, str] = {}
     for key, value in check.entries(keys.get("channels"), "notify.channels"):
@@ -57,7 +60,12 @@ def read_notify(check: Checker, node: Node | None, path: Callable[[str], Path]) 
         key.text: _recipients(check, value, f"notify.users.{key.text}", channels)
         for key, value in check.entries(keys.get("users"), "notify.users")
     }
-    return Notify(matrix, channels, users)
+    admins = keys.get("admins")
+    told = () if admins is None or is_null(admins) else _recipients(check, admins, "notify.admins", channels)
+    below = check.parsed(keys.get("storage_below"), "notify.storage_below", parse_size) or 0
+    if below and not told:
+        check.problem(keys["storage_below"], "notify.storage_below", "is told to nobody", "write whom: `admins:`")
+    return Notify(matrix, channels, users, told, below)
 
 
 def _matrix(check: Checker, node: Node | None, path: Callable[[str], Path]) -> MatrixAccount | Path | None:

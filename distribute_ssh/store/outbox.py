@@ -1,4 +1,6 @@
-"""The outbox: what is told of batches that ended, from the transaction that ends one until it is sent or given up.
+"""The outbox: what is told of batches that ended, and of storage, until it is sent or given up.
+
+A batch's end is put into it by the transaction that ends it.
 
 A message begins without a recipient: whom it concerns besides, the head's config file says, which the queue does not
 read. `address` makes one message of it for each recipient, in one transaction. Every try is written down before it is
@@ -25,6 +27,9 @@ SHOWN = 5
 
 GIVE_UP = 86_400.0
 """Seconds after the first try behind which a try is the last one."""
+
+WARN_AGAIN = 86_400.0
+"""Seconds after which it is told again that storage runs low."""
 
 KEPT = 30 * 86_400.0
 """Seconds for which it is remembered what was sent, and what was given up."""
@@ -56,6 +61,18 @@ def put(change: Guarded, batch_id: int, now: float) -> None:
     """Write down that a batch has ended, and how; to be called in the transaction that ends it."""
     notice = json.dumps(_notice(change.execute, batch_id, now))
     change.execute("INSERT INTO outbox (at, notice, next_at) VALUES (?, ?, ?)", (now, notice, now))
+
+
+def warn_of_storage(change: Guarded, place: str, free: int, below: int, recipients: Iterable[str], now: float) -> None:
+    """Write down that storage runs low, for each recipient; at most once a day."""
+    told = change.execute("SELECT max(at) FROM outbox WHERE notice ->> 'storage' IS NOT NULL").fetchone()[0]
+    if told is not None and now - told < WARN_AGAIN:
+        return
+    notice = json.dumps({"batch": "(storage)", "storage": place, "free": free, "below": below})
+    for recipient in recipients:
+        change.execute(
+            "INSERT INTO outbox (at, notice, recipient, next_at) VALUES (?, ?, ?, ?)", (now, notice, recipient, now)
+        )
 
 
 def _notice(select: Select, batch_id: int, now: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distribute_ssh.model.job import OUTCOMES, State
-from distribute_ssh.model.units import format_duration, parse_iso
+from distribute_ssh.model.units import format_duration, format_size, parse_iso
 from distribute_ssh.views.text import Column, cells, count, listed, safe, table
 from distribute_ssh.views.times import seconds, when
 
@@ -29,6 +29,18 @@ class Words:
     def text(self) -> str:
         """All of it."""
         return f"{self.title}\n{self.body}" if self.body else self.title
+
+
+def words(notice: Mapping[str, Any]) -> Words:
+    """The words for what is in the outbox."""
+    return storage_low(notice) if "storage" in notice else ended(notice)
+
+
+def storage_low(notice: Mapping[str, Any]) -> Words:
+    """The words for storage that runs low."""
+    free, below = format_size(notice["free"]), format_size(notice["below"])
+    title = f"storage runs low: {free} left in {safe(notice['storage'])}"
+    return Words(title, f"less than {below}; when it is full, results wait on their nodes\ndistribute archive list")
 
 
 def ended(notice: Mapping[str, Any]) -> Words:

@@ -41,6 +41,28 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
     made.close()
 
 
+async def test_admins_are_warned_once_a_day_when_storage_runs_low(
+    queue: Queue, tmp_path: Path, homeserver: Homeserver
+) -> None:
+    config(tmp_path, homeserver, admins=[ANN], storage_below="2G")
+    sending = notifier(queue, tmp_path)
+    left = 3 << 30
+
+    async def free() -> int:
+        return left
+
+    await sending.watch_storage("/srv/archive", free)
+    assert queue.messages(10) == []
+    left = 1 << 30
+    await sending.watch_storage("/srv/archive", free)
+    await sending.watch_storage("/srv/archive", free)
+    (message,) = queue.messages(10)
+    assert message.recipient == ANN
+    await sending.send_due()
+    assert [each.state for each in queue.messages(10)] == ["sent"]
+    assert any("storage runs low: 1 GiB left in /srv/archive" in each["body"] for _, each in homeserver.sent)
+
+
 def config(folder: Path, homeserver: Homeserver, **more: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     matrix = {"homeserver": homeserver.url, "account": "@bot:lab.test", "token_file": "token"}
