@@ -76,8 +76,7 @@ class Lanes:
     def give(self, work: Work) -> None:
         """Take notice of what the queue holds now."""
         self._work = work
-        live = {ready.attempt.token for ready in work.attempts} | {build.token for build, _ in work.builds}
-        live |= work.orphans.keys()
+        live = work.tokens | work.orphans.keys()
         self._begun = {key: at for key, at in self._begun.items() if key[1] in live}
         self.staged &= live
         self._mine &= live
@@ -450,3 +449,8 @@ class Lanes:
             else:
                 log.warning("%s", swept.what)
                 self._hub.tell(swept)
+        if not self._work.orphans.keys() - {token for token, _ in items}:
+            # In this order: a build that begins meanwhile is part of the work before its folder is there.
+            there = await self.room.list()
+            if there.sightings.keys() <= self._work.tokens and (unknown := self._work.unknown(there.batches)):
+                await self.room.clear(unknown)

@@ -18,7 +18,6 @@ from distribute_ssh.errors import NodeError, UnreachableError
 from distribute_ssh.evidence import Connected, Lost
 from distribute_ssh.lanes import Lanes
 from distribute_ssh.model.inventory import NodeEntry
-from distribute_ssh.model.job import Attempt, Build
 from distribute_ssh.node import wire
 from distribute_ssh.node.channel import open_channel
 from distribute_ssh.node.desk import open_desk
@@ -151,16 +150,9 @@ class Supervisor:
             lanes = self._lanes = Lanes(self.entry, self._hub, room, facts, self._pausing)
             self.connection += 1
             there = await room.list()
-            ours: list[Attempt | Build] = [
-                *(build for build, _ in self._work.builds),
-                *(ready.attempt for ready in self._work.attempts),
-            ]
-            if there.sightings.keys() <= {each.token for each in ours}:
-                # Batch folders that no build stands for go; but not before what is nobody's was swept, which may save
-                # its results in one.
-                known = {each.batch_token for each in ours}
-                if unknown := [token for token in there.batches if token not in known]:
-                    await room.clear(unknown)
+            # Not before what is nobody's was swept, which may save its results in such a folder.
+            if there.sightings.keys() <= self._work.tokens and (unknown := self._work.unknown(there.batches)):
+                await room.clear(unknown)
             if there.has_desk:  # what the inventory says of it may have changed
                 await open_desk(channel, self.name, self.entry.max_pause, self.entry.owners)
             await self._watching.look(channel, at_once=True)  # nothing shall begin where somebody sits

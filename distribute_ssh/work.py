@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +39,16 @@ class Work:
     orphans: Mapping[str, bool] = field(default_factory=dict)  # nobody's attempts; whether they may hold a result
     request: NodeRequest | None = None  # a pause or a resume that is not so yet
     warn: Mapping[str, str] = field(default_factory=dict)  # attempts near their time limit -> the signal they want
+
+    @property
+    def tokens(self) -> set[str]:
+        """The attempts and builds of which the node may hold something."""
+        return {ready.attempt.token for ready in self.attempts} | {build.token for build, _ in self.builds}
+
+    def unknown(self, batches: Iterable[str]) -> list[str]:
+        """Those of these batch folders that no attempt and no build stands for."""
+        known = {ready.attempt.batch_token for ready in self.attempts} | {b.batch_token for b, _ in self.builds}
+        return [token for token in batches if token not in known]
 
 
 @dataclass(slots=True)

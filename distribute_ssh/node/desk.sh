@@ -64,7 +64,7 @@ ask || { sleep 1; ask; } || {         # the folder is made anew where somebody p
 }
 trap 'rm -f "$file"; exit 130' INT TERM
 waited=0
-while [ "$waited" -lt 100 ]; do
+while [ "$waited" -lt 200 ]; do
     if [ -f "$desk/told/$name" ]; then
         { read -r code; cat; exit "$code"; } < "$desk/told/$name"
     fi

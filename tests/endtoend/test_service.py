@@ -67,6 +67,7 @@ def test_what_a_unit_starts_moves_the_queue_and_ends_with_0_while_jobs_go_on(sit
         site.wait(lambda: site.notes("end") == ["one"], "the job went on")
         running = start(unit, site)
         site.wait(lambda: set(site.states().values()) == {"done"}, "the batch comes to its end")
+        site.wait(lambda: not site.left(room), "nothing is left")
         site.wait(lambda: not site.left(room), "and nothing of it is left")
         running.send_signal(signal.SIGTERM)
         assert running.wait(LIMIT) == 0
