@@ -32,16 +32,16 @@ sys.path.insert(0, str(HERE.parent))
 
 from dispatch import Bench  # noqa: E402
 
-from distribute_ssh.coordinator import Coordinator  # noqa: E402
+from distribute_ssh.coordination.coordinator import Coordinator  # noqa: E402
+from distribute_ssh.coordination.snapshot import snapshot  # noqa: E402
+from distribute_ssh.coordination.tick import Ticked  # noqa: E402
 from distribute_ssh.model import inventory, jobsfile  # noqa: E402
 from distribute_ssh.model.job import AttemptState  # noqa: E402
 from distribute_ssh.model.settings import Places  # noqa: E402
 from distribute_ssh.node.process import Room  # noqa: E402
-from distribute_ssh.snapshot import snapshot  # noqa: E402
 from distribute_ssh.store.queue import Queue  # noqa: E402
 from distribute_ssh.store.spool import Spool  # noqa: E402
 from distribute_ssh.submit import submit  # noqa: E402
-from distribute_ssh.tick import Ticked  # noqa: E402
 
 # The job rests in between, so that its start and its end are two occasions.
 RUN = """\

@@ -8,7 +8,7 @@ import click
 
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Verb
-from distribute_ssh.coordinator import open_link
+from distribute_ssh.coordination.coordinator import open_link
 from distribute_ssh.errors import NodeError
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.node.channel import open_channel

@@ -116,7 +116,7 @@ class App:
     @property
     def known_nodes(self) -> Inventory:
         """The same, and the nodes that left it with jobs on them. Raises FileError."""
-        from distribute_ssh.departed import with_departed
+        from distribute_ssh.coordination.departed import with_departed
 
         return with_departed(self.queue, self.nodes) if self.has_queue else self.nodes
 

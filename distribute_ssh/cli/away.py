@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from distribute_ssh import head, upload
 from distribute_ssh.cli.app import App, columns, has_colour, write
 from distribute_ssh.cli.names import of_file
 from distribute_ssh.cli.spelled import spelled
 from distribute_ssh.errors import HeadError, UnreachableError, UsageError
+from distribute_ssh.head import client as head
+from distribute_ssh.head import upload
+from distribute_ssh.head.offer import Offer
 from distribute_ssh.model.job import NodeState
 from distribute_ssh.model.jobsfile import BatchSpec
 from distribute_ssh.model.units import format_size
-from distribute_ssh.offer import Offer
 from distribute_ssh.plan.snapshot import NodeView
 from distribute_ssh.views import progress
 from distribute_ssh.views.document import dump

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from distribute_ssh.cli.app import App
-from distribute_ssh.coordinator import Coordinator
+from distribute_ssh.coordination.coordinator import Coordinator
 from distribute_ssh.store.lock import CoordinatorLock
 from distribute_ssh.store.queue import Queue
 

@@ -10,8 +10,8 @@ import click
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.cli.names import complete_batch, find_batch, find_job
+from distribute_ssh.coordination.snapshot import snapshot
 from distribute_ssh.plan.schedule import explain as why
-from distribute_ssh.snapshot import snapshot
 from distribute_ssh.views.batches import pause_reason, with_pauses
 from distribute_ssh.views.document import document
 from distribute_ssh.views.explanation import batch_data, batch_text, job_data, job_text

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from distribute_ssh.cli.app import App, columns, has_colour
 from distribute_ssh.cli.drive import Stopped, drive
-from distribute_ssh.coordinator import Coordinator
+from distribute_ssh.coordination.coordinator import Coordinator
+from distribute_ssh.coordination.snapshot import snapshot
 from distribute_ssh.errors import NoNodeError
 from distribute_ssh.model.job import OUTCOMES, Batch, State
 from distribute_ssh.plan.eligible import Code, never_reason
 from distribute_ssh.plan.schedule import explain
-from distribute_ssh.snapshot import snapshot
 from distribute_ssh.store.rows import HistoryRow
 from distribute_ssh.store.submission import Submitted
 from distribute_ssh.views import progress

@@ -21,8 +21,8 @@ from distribute_ssh.errors import DeniedError, LimitError, UsageError
 from distribute_ssh.model.actor import VARIABLE, Actor, Role
 
 if TYPE_CHECKING:
-    from distribute_ssh.frames import Frame
-    from distribute_ssh.gateway import Site, Wire
+    from distribute_ssh.head.frames import Frame
+    from distribute_ssh.head.gateway import Site, Wire
 
 AT_ONCE = 32  # conversations of one person: each is a process on the head
 _PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -61,7 +61,7 @@ def gateway(app: App, user: str | None, role: str, node: str | None, home: Path 
         os.environ["DISTRIBUTE_INVENTORY"] = str(app.inventory.absolute())
     app.actor = actor
 
-    from distribute_ssh.gateway import Wire, serve
+    from distribute_ssh.head.gateway import Wire, serve
 
     # Frames have stdout to themselves: whatever else might print there would end the conversation.
     line = os.dup(1)
@@ -72,8 +72,8 @@ def gateway(app: App, user: str | None, role: str, node: str | None, home: Path 
 
 def site_of(app: App, actor: Actor) -> Site:
     """What a gateway works on that speaks for this actor."""
-    from distribute_ssh import relay
-    from distribute_ssh.gateway import Site
+    from distribute_ssh.head import relay
+    from distribute_ssh.head.gateway import Site
 
     def run(wire: Wire, frame: Frame) -> None:
         if frame.kind != "run":

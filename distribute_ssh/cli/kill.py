@@ -16,7 +16,7 @@ from distribute_ssh.views.document import document
 from distribute_ssh.views.text import count, listed
 
 if TYPE_CHECKING:
-    from distribute_ssh.coordinator import Coordinator
+    from distribute_ssh.coordination.coordinator import Coordinator
 
 INTERRUPTED = 130
 

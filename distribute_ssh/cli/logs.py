@@ -15,7 +15,7 @@ import click
 from distribute_ssh.cli.app import App, write
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.cli.names import complete_batch, find_batch, find_job
-from distribute_ssh.coordinator import open_link
+from distribute_ssh.coordination.coordinator import open_link
 from distribute_ssh.errors import NoMatchError, UsageError
 from distribute_ssh.model import layout
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, Batch, BuildState, Job

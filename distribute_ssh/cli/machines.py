@@ -10,7 +10,7 @@ import click
 
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Verb
-from distribute_ssh.coordinator import probe_nodes
+from distribute_ssh.coordination.coordinator import probe_nodes
 from distribute_ssh.errors import HostKeyError, UnreachableError, UsageError
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.node.connection import Connector, KnownHosts

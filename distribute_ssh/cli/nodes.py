@@ -55,8 +55,8 @@ def nodes(context: click.Context, verbose: bool) -> None:
 
 
 def _nodes(app: App, now: float) -> list[dict[str, Any]]:
+    from distribute_ssh.coordination.snapshot import TAKEN, snapshot
     from distribute_ssh.node import probe
-    from distribute_ssh.snapshot import TAKEN, snapshot
 
     rows, pauses = app.queue.nodes(), app.pauses(now)
     attempts = [attempt for attempt in app.queue.live_attempts() if attempt.state in TAKEN]
@@ -103,7 +103,7 @@ def _nodes(app: App, now: float) -> list[dict[str, Any]]:
 def drain(app: App, node: str, reason: str | None, end: str | None) -> None:
     """Give a node no more jobs. Those that run there go on to their end."""
     entry = app.nodes.node(node)
-    from distribute_ssh.snapshot import TAKEN
+    from distribute_ssh.coordination.snapshot import TAKEN
 
     try:
         until = None if end is None else parse_until(end, time.time())

@@ -63,8 +63,8 @@ def _data(message: Message) -> dict[str, Any]:
 
 
 def _trials(app: App, to: str | None) -> list[dict[str, Any]]:
-    from distribute_ssh.channels import Channels  # an HTTP client, which the list needs not
     from distribute_ssh.model.notify import Notify
+    from distribute_ssh.notices.channels import Channels  # an HTTP client, which the list needs not
 
     configured = app.config.notify or Notify()
     channels = Channels(configured, app.places.config_file, os.environ)

@@ -23,7 +23,7 @@ from distribute_ssh.views.document import Document, document
 from distribute_ssh.views.text import count, safe
 
 if TYPE_CHECKING:
-    from distribute_ssh.fetching import Offered
+    from distribute_ssh.head.fetching import Offered
     from distribute_ssh.storage.arriving import Came
     from distribute_ssh.storage.pull import Pulled, Row
 

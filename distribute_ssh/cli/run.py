@@ -15,12 +15,12 @@ import click
 from distribute_ssh import submit as submitting
 from distribute_ssh.cli.app import App, write
 from distribute_ssh.cli.group import Verb
+from distribute_ssh.coordination.snapshot import snapshot
 from distribute_ssh.errors import NoMatchError, NoNodeError
 from distribute_ssh.model import jobsfile
 from distribute_ssh.model.jobsfile import BatchSpec
 from distribute_ssh.model.units import format_size
 from distribute_ssh.plan.snapshot import NodeView
-from distribute_ssh.snapshot import snapshot
 from distribute_ssh.store.spool import Spool
 from distribute_ssh.store.submission import Submitted
 from distribute_ssh.views import progress

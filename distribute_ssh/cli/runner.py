@@ -10,7 +10,7 @@ import click
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.drive import signals
 from distribute_ssh.cli.group import Verb
-from distribute_ssh.coordinator import Coordinator
+from distribute_ssh.coordination.coordinator import Coordinator
 from distribute_ssh.errors import BusyError, DistributeError, UsageError
 from distribute_ssh.store.lock import CoordinatorLock
 from distribute_ssh.store.queue import Queue

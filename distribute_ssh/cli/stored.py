@@ -13,8 +13,8 @@ from distribute_ssh.model.job import OUTCOMES
 from distribute_ssh.storage.selection import wrong_name
 
 if TYPE_CHECKING:
-    from distribute_ssh.fetching import Offered
-    from distribute_ssh.gateway import Wire
+    from distribute_ssh.head.fetching import Offered
+    from distribute_ssh.head.gateway import Wire
     from distribute_ssh.model.job import Batch
     from distribute_ssh.node.link import Link
     from distribute_ssh.storage.folder import Storage
@@ -70,7 +70,7 @@ async def open_results(app: App, text: str) -> AsyncIterator[Offered]:
 
     Raises NoMatchError, StorageError, and where there is a head HeadError and UnreachableError; listing them may, too.
     """
-    from distribute_ssh.fetching import Offered, offered_by
+    from distribute_ssh.head.fetching import Offered, offered_by
     from distribute_ssh.storage.results import StoredResults
 
     if at := app.away:
@@ -88,7 +88,7 @@ async def open_results(app: App, text: str) -> AsyncIterator[Offered]:
 
 async def give_results(app: App, wire: Wire, text: str) -> None:
     """Let a laptop have the results of the batch it names, until it hangs up."""
-    from distribute_ssh.fetching import give
+    from distribute_ssh.head.fetching import give
 
     async with open_results(app, text) as offered:
         await give(wire, offered)

@@ -15,8 +15,8 @@ import click
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Family, Here, Sections
 from distribute_ssh.errors import UsageError
+from distribute_ssh.head.users import Keys, User, check_user, read_key
 from distribute_ssh.model.actor import Role
-from distribute_ssh.users import Keys, User, check_user, read_key
 from distribute_ssh.views.document import document
 from distribute_ssh.views.text import Column, table
 

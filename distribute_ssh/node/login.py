@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncssh
-
+from distribute_ssh.node.library import asyncssh
 from distribute_ssh.node.sshconfig import Target, existing
 
 log = logging.getLogger(__name__)

@@ -83,6 +83,11 @@ class Room:
         missing = {s: size for s, size in wanted.items() if s not in self._blobs or self._blobs[s].size != size}
         if not missing:
             return
+        if gone := [sha256 for sha256 in missing if not path_of(sha256).is_file()]:
+            # A batch that was brought back without its files, and queued again all the same.
+            raise ScratchError(
+                f"{len(gone)} of its input files are not on the head any more", hint="submit the batch again"
+            )
         total = sum(missing.values())
         await self._make_room(total, {*keep, *wanted})
         done = 0

@@ -7,9 +7,8 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
-import asyncssh
-
 from distribute_ssh.errors import NodeError, UnreachableError
+from distribute_ssh.node.library import asyncssh
 from distribute_ssh.node.link import Finished, framed
 
 if TYPE_CHECKING:
@@ -210,16 +209,13 @@ class SshProcess:
         return Finished(self._session.status, b"", self._session.stderr)
 
     async def leave(self) -> None:
-        """Hang up: it finds its input at the end. It is sent no signal, which a forced command would not get."""
+        """Hang up: it finds its input at the end. It is sent no signal, which a forced command would not get, and its
+        end is not waited for: nobody has a use for it.
+        """
         session = self._session
-        if session.closed.is_set():
-            return
-        channel = self._channel()
-        with contextlib.suppress(OSError):
-            channel.write_eof()
-        session.deafen()
-        await _within(CLOSE_LIMIT, session.closed)
-        channel.close()
+        if not session.closed.is_set():
+            session.deafen()
+            self._channel().close()
 
     async def close(self) -> None:
         """End it; a channel merely closed would hold its slot until the command ends by itself."""

@@ -8,11 +8,9 @@ import stat as statmode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncssh
-from asyncssh.sftp import SFTPAttrs, SFTPClientFile
-
 from distribute_ssh.errors import UnreachableError
 from distribute_ssh.node.files import Entry
+from distribute_ssh.node.library import SFTPAttrs, SFTPClientFile, asyncssh
 
 # OpenSSH's server ends the whole session on a write of 256 KiB: its packet limit counts the header.
 BLOCK = 261_120

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from distribute_ssh.lanes import STORAGE_RESERVE
+from distribute_ssh.coordination.lanes import STORAGE_RESERVE
 from tests.endtoend.site import Site
 
 pytestmark = [pytest.mark.sshd, pytest.mark.root]

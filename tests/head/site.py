@@ -13,8 +13,8 @@ from pathlib import Path
 
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.gateway import site_of
-from distribute_ssh.frames import Decoder, Frame, encode, hello, pieces
-from distribute_ssh.gateway import Wire, serve
+from distribute_ssh.head.frames import Decoder, Frame, encode, hello, pieces
+from distribute_ssh.head.gateway import Wire, serve
 from distribute_ssh.model.actor import Actor, Role
 from distribute_ssh.model.settings import Places
 from tests.endtoend.site import Command, Site

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from distribute_ssh.cli.gateway import AT_ONCE
-from distribute_ssh.frames import MAX_HEADER, Frame, encode, hello, pieces
+from distribute_ssh.head.frames import MAX_HEADER, Frame, encode, hello, pieces
 from tests.head.conftest import a_head
 from tests.head.site import Head, answers, error_of, inside, offer_frames, output, run_frame
 from tests.support import processes

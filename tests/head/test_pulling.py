@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distribute_ssh.frames import encode, pieces
+from distribute_ssh.head.frames import encode, pieces
 from tests.head.site import Head, cut, error_of
 from tests.storage.places import tree
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from distribute_ssh.errors import HeadError, LimitError, UsageError
-from distribute_ssh.frames import encode
-from distribute_ssh.gateway import Gone, Wire
+from distribute_ssh.head.frames import encode
+from distribute_ssh.head.gateway import Gone, Wire
 from distribute_ssh.model.units import parse_size
 from distribute_ssh.store.incoming import Incoming
 from distribute_ssh.store.spool import Spool

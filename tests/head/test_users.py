@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from distribute_ssh.errors import NoMatchError, UsageError
+from distribute_ssh.head.users import BEGIN, END, Keys, User, check_user, read_key
 from distribute_ssh.model.actor import Role
-from distribute_ssh.users import BEGIN, END, Keys, User, check_user, read_key
 from tests.cli.conftest import Call, call, home
 from tests.support.sshd import fingerprint, make_key, public
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from distribute_ssh import notify
 from distribute_ssh.model.job import State
 from distribute_ssh.model.settings import Places
-from distribute_ssh.notify import LONGEST_PAUSE, Notifier, in_background, next_try
+from distribute_ssh.notices import notify
+from distribute_ssh.notices.notify import LONGEST_PAUSE, Notifier, in_background, next_try
 from distribute_ssh.store.queue import Queue
 from tests.endtoend.site import Site
 from tests.store.makes import brought, submitted

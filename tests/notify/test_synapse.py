@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 
 from distribute_ssh.errors import NotifyError
-from distribute_ssh.matrix import Matrix, credentials
 from distribute_ssh.model.notify import MatrixAccount
+from distribute_ssh.notices.matrix import Matrix, credentials
 from distribute_ssh.views.notice import Words
 from tests.endtoend.site import Site
 from tests.support.synapse import Person, Synapse

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from distribute_ssh.channels import Apprise, Channels
 from distribute_ssh.errors import NotifyError
-from distribute_ssh.matrix import TOKEN, Credentials, Matrix, credentials
 from distribute_ssh.model.notify import MatrixAccount, Notify
+from distribute_ssh.notices.channels import Apprise, Channels
+from distribute_ssh.notices.matrix import TOKEN, Credentials, Matrix, credentials
 from distribute_ssh.views.notice import Words
 from tests.support.homeserver import Homeserver
 

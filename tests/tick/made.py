@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from distribute_ssh.books import Live, Memory
-from distribute_ssh.departed import remember
-from distribute_ssh.evidence import Connected, Evidence, Seen
+from distribute_ssh.coordination.books import Live, Memory
+from distribute_ssh.coordination.departed import remember
+from distribute_ssh.coordination.evidence import Connected, Evidence, Seen
+from distribute_ssh.coordination.tick import Tick, Ticked
 from distribute_ssh.model.inventory import Inventory, NodeEntry
 from distribute_ssh.model.job import Attempt, Job, State
 from distribute_ssh.model.lease import Lease
 from distribute_ssh.node.probe import Facts
 from distribute_ssh.plan.reconcile import Sighting
 from distribute_ssh.store.queue import Queue
-from distribute_ssh.tick import Tick, Ticked
 from tests.store.makes import NOW
 
 BOOT = "boot-1"

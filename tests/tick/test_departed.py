@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from distribute_ssh.departed import GONE, entry_of, holding, remember, with_departed
-from distribute_ssh.evidence import Lost
+from distribute_ssh.coordination.departed import GONE, entry_of, holding, remember, with_departed
+from distribute_ssh.coordination.evidence import Lost
+from distribute_ssh.coordination.snapshot import snapshot
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.model.job import NodeState, State
-from distribute_ssh.snapshot import snapshot
 from tests.store.makes import submitted
 from tests.tick.made import Ticks, entry
 

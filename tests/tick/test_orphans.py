@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distribute_ssh.evidence import Connected, Swept
+from distribute_ssh.coordination.evidence import Connected, Swept
 from distribute_ssh.node.probe import Facts
 from distribute_ssh.plan.reconcile import Sighting
 from tests.store.makes import submitted

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from distribute_ssh.evidence import Connected, Leased, Watched
+from distribute_ssh.coordination.evidence import Connected, Leased, Watched
+from distribute_ssh.coordination.snapshot import snapshot
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.model.job import AttemptState, NodeState, OnNodeLoss, State
 from distribute_ssh.model.lease import Lease, NodeRequest
 from distribute_ssh.model.owner import Activity, Reading
 from distribute_ssh.node.probe import Facts
-from distribute_ssh.snapshot import snapshot
 from tests.store.makes import new_job, submitted
 from tests.tick.made import Ticks, entry
 

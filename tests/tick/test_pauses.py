@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distribute_ssh.evidence import Leased, Lost, NotObeyed
+from distribute_ssh.coordination.evidence import Leased, Lost, NotObeyed
 from distribute_ssh.model.job import State
 from distribute_ssh.model.lease import NodeRequest
 from distribute_ssh.plan.reconcile import Sighting

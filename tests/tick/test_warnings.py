@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distribute_ssh.evidence import Leased
+from distribute_ssh.coordination.evidence import Leased
 from distribute_ssh.model.job import WARN_SIGNAL
 from tests.store.makes import new_job, submitted
 from tests.tick.made import Ticks, entry

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distribute_ssh import frames
 from distribute_ssh.errors import (
     DeniedError,
     DistributeError,
@@ -21,7 +20,8 @@ from distribute_ssh.errors import (
     Problem,
     UsageError,
 )
-from distribute_ssh.frames import MAX_DATA, MAX_HEADER, Body, Decoder, Frame, FrameError, encode, failed, failure
+from distribute_ssh.head import frames
+from distribute_ssh.head.frames import MAX_DATA, MAX_HEADER, Body, Decoder, Frame, FrameError, encode, failed, failure
 from distribute_ssh.model.actor import COMMANDS, Actor, Role
 
 

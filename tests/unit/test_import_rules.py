@@ -12,10 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "distribute_ssh"
 # Each may import those of the lines before its own, and itself. What lies at the top and is not named here stands
-# where `coordinator` does.
+# where `coordination` does.
 LAYERS = [
     *({"errors"}, {"model"}, {"plan", "views"}, {"store", "node"}, {"storage"}),
-    *({"coordinator"}, {"cli"}, {"__main__"}),
+    *({"coordination"}, {"cli"}, {"__main__"}),
 ]
 OUTSIDE = {"asyncio", "asyncssh", "click", "os", "rich", "socket", "sqlite3", "sqlite_utils", "subprocess", "time"}
 PURE = ["errors", "model", "plan", "views", "node/wire", "node/shell", "node/probe", "node/activity", "slurmscript"]
@@ -37,7 +37,7 @@ def imported(module: str) -> Iterator[str]:
 
 def layer(part: str) -> int:
     known = [number for number, names in enumerate(LAYERS) if part in names]
-    return known[0] if known else layer("coordinator")
+    return known[0] if known else layer("coordination")
 
 
 def is_in(module: str, places: list[str]) -> bool:
@@ -56,7 +56,7 @@ def test_imports_fall_one_way(module: str) -> None:
             or not ((ROOT / other).is_dir() or (ROOT / f"{other}.py").exists())
         ):
             continue
-        beside = layer(other) == layer(own) == layer("coordinator")
+        beside = layer(other) == layer(own) == layer("coordination")
         assert beside or layer(other) < layer(own), f"{module} must not import {name}"
 
 

@@ -6,18 +6,19 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from distribute_ssh import frames, offer, submit
+from distribute_ssh import submit
+from distribute_ssh.coordination.snapshot import snapshot
 from distribute_ssh.errors import DeniedError, LimitError
-from distribute_ssh.frames import Body, Frame, FrameError
+from distribute_ssh.head import frames, offer
+from distribute_ssh.head.frames import Body, Frame, FrameError
 from distribute_ssh.model.actor import Role
-from distribute_ssh.snapshot import snapshot
 from distribute_ssh.store.incoming import Incoming, Upload
 from distribute_ssh.store.spool import Spool, assemble, references
 
 if TYPE_CHECKING:
-    from distribute_ssh.gateway import Site, Wire
+    from distribute_ssh.head.gateway import Site, Wire
+    from distribute_ssh.head.offer import Offer
     from distribute_ssh.model.inventory import Limits
-    from distribute_ssh.offer import Offer
 
 UNLIMITED = 1 << 62
 

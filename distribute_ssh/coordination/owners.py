@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import tzinfo
 
-from distribute_ssh.books import Books
-from distribute_ssh.evidence import Leased, Watched
+from distribute_ssh.coordination.books import Books
+from distribute_ssh.coordination.evidence import Leased, Watched
+from distribute_ssh.coordination.snapshot import snapshot
 from distribute_ssh.model import capability
 from distribute_ssh.model.hours import next_change, parse_hours
 from distribute_ssh.model.job import AttemptState, OnNodeLoss, State
@@ -17,7 +18,6 @@ from distribute_ssh.plan.activity import for_activity, for_hours, seen, to_ask, 
 from distribute_ssh.plan.moving import Paused, moves
 from distribute_ssh.plan.reconcile import Next
 from distribute_ssh.plan.snapshot import WorkView
-from distribute_ssh.snapshot import snapshot
 
 
 def take(books: Books, item: Watched) -> None:

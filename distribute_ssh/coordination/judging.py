@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from distribute_ssh import leases, orphans, owners
-from distribute_ssh.books import Books
-from distribute_ssh.evidence import (
+from distribute_ssh.coordination import leases, orphans, owners
+from distribute_ssh.coordination.books import Books
+from distribute_ssh.coordination.evidence import (
     Cleared,
     Connected,
     Dropped,

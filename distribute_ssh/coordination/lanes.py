@@ -14,8 +14,20 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from distribute_ssh.coordination.evidence import (
+    Cleared,
+    Dropped,
+    Killed,
+    NotPublished,
+    NotStaged,
+    Published,
+    Seen,
+    Staged,
+)
+from distribute_ssh.coordination.orphans import sweep
+from distribute_ssh.coordination.pausing import Pausing
+from distribute_ssh.coordination.work import Hub, Ready, Transfer, Work
 from distribute_ssh.errors import NodeError, StorageError, UnreachableError
-from distribute_ssh.evidence import Cleared, Dropped, Killed, NotPublished, NotStaged, Published, Seen, Staged
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.model.job import AttemptState, Batch, Build, BuildState, Input
 from distribute_ssh.model.layout import attempt_folder
@@ -23,13 +35,10 @@ from distribute_ssh.model.lease import NodeRequest
 from distribute_ssh.node import probe, wire
 from distribute_ssh.node.process import Room
 from distribute_ssh.node.shell import build_environment, build_script, gently, job_environment, job_script
-from distribute_ssh.orphans import sweep
-from distribute_ssh.pausing import Pausing
 from distribute_ssh.plan.reconcile import Sighting
 from distribute_ssh.storage.archive import Parcel, archive
 from distribute_ssh.storage.publish import discard
 from distribute_ssh.storage.record import build_parcel, job_parcel
-from distribute_ssh.work import Hub, Ready, Transfer, Work
 
 log = logging.getLogger(__name__)
 

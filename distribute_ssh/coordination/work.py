@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from distribute_ssh.evidence import Evidence
+from distribute_ssh.coordination.evidence import Evidence
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.model.job import Attempt, Batch, Build, Job
 from distribute_ssh.model.lease import NodeRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from distribute_ssh.evidence import Leased
+from distribute_ssh.coordination.evidence import Leased
 from distribute_ssh.model.inventory import Inventory
 from distribute_ssh.model.lease import Lease, in_force
 from distribute_ssh.store.change import Change

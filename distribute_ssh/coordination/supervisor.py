@@ -14,18 +14,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+from distribute_ssh.coordination.evidence import Connected, Lost
+from distribute_ssh.coordination.lanes import Lanes
+from distribute_ssh.coordination.pausing import Pausing
+from distribute_ssh.coordination.watching import Watching
+from distribute_ssh.coordination.work import Hub, Work
 from distribute_ssh.errors import NodeError, UnreachableError
-from distribute_ssh.evidence import Connected, Lost
-from distribute_ssh.lanes import Lanes
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.node import wire
 from distribute_ssh.node.channel import open_channel
 from distribute_ssh.node.desk import open_desk
 from distribute_ssh.node.link import Link
 from distribute_ssh.node.process import Room
-from distribute_ssh.pausing import Pausing
-from distribute_ssh.watching import Watching
-from distribute_ssh.work import Hub, Work
 
 log = logging.getLogger(__name__)
 

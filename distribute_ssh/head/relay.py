@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from distribute_ssh import frames
-from distribute_ssh.frames import SILENCE, Frame, FrameError
-from distribute_ssh.gateway import Gone, Wire
+from distribute_ssh.head import frames
+from distribute_ssh.head.frames import SILENCE, Frame, FrameError
+from distribute_ssh.head.gateway import Gone, Wire
 
 PIECE = 1 << 16
 HELD = 4 << 20  # bytes for a slow laptop before the command has to wait for it

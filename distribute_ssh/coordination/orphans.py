@@ -10,9 +10,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Awaitable, Callable
 
-from distribute_ssh.books import Books
+from distribute_ssh.coordination.books import Books
+from distribute_ssh.coordination.evidence import Connected, Swept
 from distribute_ssh.errors import StorageError
-from distribute_ssh.evidence import Connected, Swept
 from distribute_ssh.model.layout import attempt_folder, job_output, orphan
 from distribute_ssh.model.names import check_name
 from distribute_ssh.node.probe import Facts

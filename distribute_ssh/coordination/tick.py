@@ -10,10 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from distribute_ssh import leases, owners
-from distribute_ssh.books import Books, Live, Memory
-from distribute_ssh.evidence import Evidence
-from distribute_ssh.judging import Judging
+from distribute_ssh.coordination import leases, owners
+from distribute_ssh.coordination.books import Books, Live, Memory
+from distribute_ssh.coordination.evidence import Evidence
+from distribute_ssh.coordination.judging import Judging
+from distribute_ssh.coordination.snapshot import TAKEN, snapshot
+from distribute_ssh.coordination.work import Ready, Work
 from distribute_ssh.model.inventory import Inventory
 from distribute_ssh.model.job import (
     OUTCOMES,
@@ -31,10 +33,8 @@ from distribute_ssh.model.units import format_duration
 from distribute_ssh.plan import reconcile
 from distribute_ssh.plan.eligible import never_reason
 from distribute_ssh.plan.schedule import place
-from distribute_ssh.snapshot import TAKEN, snapshot
 from distribute_ssh.store.change import Change
 from distribute_ssh.store.queue import Queue
-from distribute_ssh.work import Ready, Work
 
 LIVE_BUILDS = (BuildState.STARTING, BuildState.RUNNING, BuildState.ENDED, BuildState.BUILT, BuildState.FAILED)
 SEEN_EVERY = 30.0  # seconds between notes that a node is still there

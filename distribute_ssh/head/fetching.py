@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distribute_ssh import frames
 from distribute_ssh.errors import HeadError, UnreachableError
-from distribute_ssh.frames import MAX_DATA, Body, FrameError
+from distribute_ssh.head import frames
+from distribute_ssh.head.frames import MAX_DATA, Body, FrameError
 from distribute_ssh.storage.wire import LONGEST_REQUEST, SentResults, WireError, request, serve
 
 if TYPE_CHECKING:
-    from distribute_ssh.gateway import Wire
+    from distribute_ssh.head.gateway import Wire
     from distribute_ssh.model.settings import Head, Places
     from distribute_ssh.storage.results import Results
 
@@ -66,7 +66,7 @@ async def give(wire: Wire, offered: Offered) -> None:
 @asynccontextmanager
 async def offered_by(at: Head, places: Places, batch: str) -> AsyncIterator[Offered]:
     """Open what a head has of a batch. Raises NoMatchError, HeadError, UnreachableError; so does what is yielded."""
-    from distribute_ssh import head  # with it comes an SSH library, which the head's end has no use for
+    from distribute_ssh.head import client as head  # with it comes an SSH library, which the head's end has no use for
 
     # The listing is asked for in the same breath: who opens results begins with it.
     asked = [frames.encode("results", batch=batch), *frames.pieces("ask", request(None))]

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from distribute_ssh.coordination.evidence import Evidence, Leased, NotObeyed
 from distribute_ssh.errors import NodeError, UnreachableError
-from distribute_ssh.evidence import Evidence, Leased, NotObeyed
 from distribute_ssh.model.lease import Lease, NodeRequest
 from distribute_ssh.node.channel import Channel
 from distribute_ssh.node.lease import carry_out

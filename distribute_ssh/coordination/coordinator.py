@@ -18,10 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distribute_ssh.books import Live, Memory
-from distribute_ssh.departed import holding, remember, with_departed
+from distribute_ssh.coordination.books import Live, Memory
+from distribute_ssh.coordination.departed import holding, remember, with_departed
+from distribute_ssh.coordination.evidence import Evidence
+from distribute_ssh.coordination.supervisor import Supervisor
+from distribute_ssh.coordination.tick import Tick, Ticked
+from distribute_ssh.coordination.work import Transfer, Work
 from distribute_ssh.errors import DistributeError, NodeError, ScratchError, StorageError, StoreError
-from distribute_ssh.evidence import Evidence
 from distribute_ssh.model.inventory import Inventory, NodeEntry
 from distribute_ssh.model.job import Batch
 from distribute_ssh.model.settings import Places
@@ -29,7 +32,7 @@ from distribute_ssh.node import probe
 from distribute_ssh.node.connection import Connector, KnownHosts
 from distribute_ssh.node.link import Link
 from distribute_ssh.node.local import LocalLink
-from distribute_ssh.notify import Notifier
+from distribute_ssh.notices.notify import Notifier
 from distribute_ssh.storage.batches import rename_batch, write_batch_files
 from distribute_ssh.storage.folder import Storage, open_storage
 from distribute_ssh.storage.record import batch_record
@@ -37,9 +40,6 @@ from distribute_ssh.store import schema
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.rows import NodeRow
 from distribute_ssh.store.spool import Spool
-from distribute_ssh.supervisor import Supervisor
-from distribute_ssh.tick import Tick, Ticked
-from distribute_ssh.work import Transfer, Work
 
 log = logging.getLogger(__name__)
 

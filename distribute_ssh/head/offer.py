@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distribute_ssh import frames
 from distribute_ssh.errors import LimitError
-from distribute_ssh.frames import Frame, FrameError
+from distribute_ssh.head import frames
+from distribute_ssh.head.frames import Frame, FrameError
 from distribute_ssh.model.job import Input
 
 if TYPE_CHECKING:

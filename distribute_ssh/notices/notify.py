@@ -16,10 +16,10 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from distribute_ssh.channels import Channels
 from distribute_ssh.errors import FileError, NotifyError, StorageError, StoreError, UsageError
 from distribute_ssh.model.notify import Notify
 from distribute_ssh.model.settings import Places, read_config
+from distribute_ssh.notices.channels import Channels
 from distribute_ssh.store import outbox
 from distribute_ssh.store.outbox import Message
 from distribute_ssh.store.queue import Queue

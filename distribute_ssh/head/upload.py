@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distribute_ssh import frames, head
 from distribute_ssh.errors import HeadError, UnreachableError, UsageError
-from distribute_ssh.frames import MAX_DATA, Body, Frame, FrameError
-from distribute_ssh.offer import MAX_LIST, Offer
+from distribute_ssh.head import client as head
+from distribute_ssh.head import frames
+from distribute_ssh.head.frames import MAX_DATA, Body, Frame, FrameError
+from distribute_ssh.head.offer import MAX_LIST, Offer
 from distribute_ssh.store.spool import measure, pour, references
 
 if TYPE_CHECKING:
-    from distribute_ssh.head import Conversation, Line
+    from distribute_ssh.head.client import Conversation, Line
     from distribute_ssh.model.fileref import FileRef
     from distribute_ssh.model.job import Input
     from distribute_ssh.model.jobsfile import BatchSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from distribute_ssh.coordination.evidence import Evidence, Watched
 from distribute_ssh.errors import UnreachableError
-from distribute_ssh.evidence import Evidence, Watched
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.model.owner import Reading
 from distribute_ssh.node import wire

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from distribute_ssh.errors import NotifyError
-from distribute_ssh.matrix import Credentials, Matrix, credentials, secret
 from distribute_ssh.model.names import is_matrix_id
 from distribute_ssh.model.notify import Notify
+from distribute_ssh.notices.matrix import Credentials, Matrix, credentials, secret
 from distribute_ssh.views.notice import Words
 
 

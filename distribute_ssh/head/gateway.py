@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distribute_ssh import frames
 from distribute_ssh.errors import DeniedError, DistributeError, HeadError
-from distribute_ssh.frames import SILENCE, Decoder, Frame, FrameError
+from distribute_ssh.head import frames
+from distribute_ssh.head.frames import SILENCE, Decoder, Frame, FrameError
 from distribute_ssh.model.actor import Actor
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _converse(wire: Wire, site: Site, hello: Frame) -> None:
     elif does in ("submit", "upload"):
         if why := site.actor.why_not_submit():
             raise DeniedError(why)
-        from distribute_ssh.reception import Reception  # it reads YAML and more, which a command has no use for
+        from distribute_ssh.head.reception import Reception  # it reads YAML and more, which a command has no use for
 
         Reception(wire, site).run()
     elif does == "pull":

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from distribute_ssh import frames
 from distribute_ssh.errors import HeadError, HostKeyError, LoginError, UnreachableError, UsageError
-from distribute_ssh.frames import Decoder, Frame, FrameError
+from distribute_ssh.head import frames
+from distribute_ssh.head.frames import Decoder, Frame, FrameError
 from distribute_ssh.node.connection import Connector, KnownHosts
 from distribute_ssh.views.text import safe
 

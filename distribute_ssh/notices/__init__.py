@@ -1,0 +1,1 @@
+"""Telling people that a batch has ended: where, how, and until when it is tried."""
