@@ -149,6 +149,7 @@ def enter(
         capabilities=needs(spec),
         matrix=spec.matrix,
         notify=spec.notify,
+        private=spec.private,
         script=staged.script,
         init=staged.init,
         mounts=spec.required_mounts,

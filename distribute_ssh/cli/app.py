@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from distribute_ssh.errors import DeniedError
 from distribute_ssh.model.actor import Actor
 from distribute_ssh.views.document import Document, dump
 
 if TYPE_CHECKING:
     from distribute_ssh.model.inventory import Inventory
+    from distribute_ssh.model.job import Batch
     from distribute_ssh.model.lease import Lease
     from distribute_ssh.model.settings import Config, Head, Places
     from distribute_ssh.store.queue import Queue
@@ -102,6 +104,11 @@ class App:
     def nodes(self) -> Inventory:
         """The inventory that holds. Raises FileError with all that is wrong in it."""
         return self.read_nodes()
+
+    def permit_reading(self, batch: Batch) -> None:
+        """Raise DeniedError where whoever acts may not have results and logs of a batch."""
+        if self.actor is not None and (why := self.actor.why_not_read(batch.submitter, batch.private)):
+            raise DeniedError(why)
 
     def read_nodes(self) -> Inventory:
         """The inventory as it is now. Raises as `nodes` does."""

@@ -55,6 +55,7 @@ def logs(app: App, batch: str, job: str | None, follow: bool, lines: int | None,
     if (job is None) == (build is None):
         raise UsageError("name a job, or a node with --build", hint="distribute logs BATCH JOB")
     found = find_batch(app, batch)
+    app.permit_reading(found)
     where = _build_finder(app, found, build) if build else _job_finder(app, found, find_job(app, found, job or ""))
     try:
         asyncio.run(_show(app, where, follow, lines))

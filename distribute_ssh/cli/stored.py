@@ -78,11 +78,13 @@ async def open_results(app: App, text: str) -> AsyncIterator[Offered]:
             yield offered
         return
     named = Named(app, text)
+    if named.batch is not None:
+        app.permit_reading(named.batch)
     jobs = [] if named.batch is None else app.queue.jobs(named.batch.id)
     unfinished = [{"job": job.name, "state": str(job.state)} for job in jobs if job.state not in OUTCOMES]
     async with open_stored(app) as storage:
         # Where the queue does not know it either, what is nearest to the name is worth more than where we looked.
-        results = StoredResults(storage, named.namespace, named.name, named.unknown)
+        results = StoredResults(storage, named.namespace, named.name, named.unknown, coming=bool(unfinished))
         yield Offered(results, str(named), unfinished)
 
 

@@ -64,9 +64,18 @@ class Actor:
         """Why this one may not have results; None: go on."""
         return f"the key of {self.node} pulls nothing" if self.role is Role.NODE else None
 
+    def why_not_read(self, submitter: str, private: bool) -> str | None:
+        """Why this one may not have results and logs of a batch of `submitter`; None: go on."""
+        return f"{submitter} keeps the results of this batch private" if private and self._is_other(submitter) else None
+
+    def _is_other(self, submitter: str) -> bool:
+        return self.role not in (Role.OWNER, Role.ADMIN) and not (
+            self.role is Role.SUBMITTER and self.user == submitter
+        )
+
     def why_not_change(self, submitter: str) -> str | None:
         """Why this one may not change a batch of `submitter`; None: go on."""
-        if self.role in (Role.OWNER, Role.ADMIN) or (self.role is Role.SUBMITTER and self.user == submitter):
+        if not self._is_other(submitter):
             return None
         return f"the batch is {submitter}'s, and {self.user} may change only what is their own"
 

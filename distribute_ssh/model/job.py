@@ -186,6 +186,7 @@ class Batch:
     moved_from: str | None = None  # its folder in storage still has this batch name: it is to be renamed
     recorded_at: float | None = None  # when its record in storage was last written; None: it is due
     notify: tuple[str, ...] = ()  # channels, by name, that are told of its end
+    private: bool = False  # its results and logs are for its submitter
 
     @property
     def name(self) -> str:

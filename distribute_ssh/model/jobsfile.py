@@ -90,6 +90,7 @@ class BatchSpec:
     folder: Path  # what relative paths start from
     warnings: tuple[str, ...] = ()
     notify: tuple[str, ...] = ()  # channels of the head, by name, each once
+    private: bool = False  # its results and logs are for its submitter
 
     @property
     def name(self) -> str:
@@ -210,13 +211,14 @@ class _Reader:
         kinds = ("python", "apptainer", "singularity")
         top = check.mapping(root, "", required=("meta",), optional=(*kinds, "slurm"), hints=_TOP_HINTS)
         required = ("namespace", "batch_name", "capabilities")
-        optional = ("matrix", "notify", *_OPTIONS)
+        optional = ("matrix", "notify", "private", *_OPTIONS)
         meta = check.mapping(top.get("meta"), "meta", required=required, optional=optional, hints=_META_HINTS)
         namespace = _name(check, meta.get("namespace"), "meta.namespace")
         batch = _name(check, meta.get("batch_name"), "meta.batch_name")
         capabilities = self._capabilities(meta.get("capabilities"))
         matrix = self._matrix(meta.get("matrix"))
         notify = self._notify(meta.get("notify"))
+        private = check.boolean(meta.get("private"), "meta.private") or False
         slurm = self._slurm(top.get("slurm"), "slurm")
         self.common = self._options(meta, "meta", _Options())
         self.env = self._env(self.common, "meta", None)
@@ -245,6 +247,7 @@ class _Reader:
             folder=self.folder,
             warnings=tuple(self.warnings),
             notify=notify,
+            private=private,
         )
 
     def _kind(self, root: Node, given: Sequence[Scalar]) -> str:

@@ -98,23 +98,38 @@ class StoredResults:
     """Those that lie in storage.
 
     Only what was listed as a file can be fetched: a job may have saved a link to `/etc`, and whoever asks for a name
-    below it may be anybody. `missing`: what to say where there are none.
+    below it may be anybody. `missing`: what to say where there are none; `coming`: some are to be, so that none is no
+    mistake.
     """
 
-    def __init__(self, storage: Storage, namespace: str, batch: str, missing: NoMatchError | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        namespace: str,
+        batch: str,
+        missing: NoMatchError | None = None,
+        *,
+        coming: bool = False,
+    ) -> None:
         if wrong := wrong_name(namespace, batch):
             raise UsageError(f"{namespace}/{batch} can name no batch: {wrong}")
         self.name = f"{storage.name}/{namespace}/{batch}"
         self._storage = storage
         self._batch = f"{namespace}/{batch}".encode()
         self._files: set[bytes] | None = None
+        self._coming = coming
         self._no_results = missing or NoMatchError(
             f"{namespace}/{batch} has no results in {storage.name}", hint="`distribute archive list` shows what has"
         )
 
     async def listing(self) -> Sequence[tuple[bytes, Item]]:
         """Everything there."""
-        listing = await self._list()
+        try:
+            listing = await self._list()
+        except NoMatchError:
+            if not self._coming:
+                raise
+            listing = []
         self._files = _files(self.name, listing)
         return listing
 

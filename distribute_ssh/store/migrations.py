@@ -30,8 +30,9 @@ def m002_activity(db: Database) -> None:
 
 @queue_migrations()
 def m003_outbox(db: Database) -> None:
-    """Whom to tell of a batch's end, and what is still to be told."""
+    """Whom to tell of a batch's end, and what is still to be told; whose results are nobody else's."""
     db.execute("ALTER TABLE batches ADD COLUMN notify TEXT NOT NULL DEFAULT '[]'")  # JSON: names of channels
+    db.execute("ALTER TABLE batches ADD COLUMN private INTEGER NOT NULL DEFAULT 0")
     db.executescript(_OUTBOX)
 
 

@@ -138,6 +138,7 @@ batch_row = Reader(
         "mounts": lambda text: tuple(json.loads(text)),
         "env": json.loads,
         "notify": lambda text: tuple(json.loads(text)),
+        "private": bool,
     },
     {},
 )

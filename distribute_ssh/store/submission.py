@@ -63,6 +63,7 @@ class Submission:
     jobs: Sequence[NewJob]
     env: Mapping[str, str] = field(default_factory=dict)  # of the build
     notify: tuple[str, ...] = ()  # channels, by name
+    private: bool = False
 
     @property
     def name(self) -> str:
@@ -85,7 +86,7 @@ class Submitted:
     moved_to: str | None = None  # name the old batch has now
 
 
-_BATCH = ("kind", "capabilities", "matrix", "notify", "script", "init", "mounts", "env", "build_hash")
+_BATCH = ("kind", "capabilities", "matrix", "notify", "private", "script", "init", "mounts", "env", "build_hash")
 _NAME, _HASH = DEFINITION.index("name"), DEFINITION.index("input_hash")
 
 _Definition = tuple[Any, ...]  # the columns DEFINITION of a job, or _BATCH of a batch
@@ -327,6 +328,7 @@ def _batch_definition(submission: Submission) -> _Definition:
         names_text(submission.capabilities),
         submission.matrix,
         names_text(submission.notify),
+        submission.private,
         input_text(submission.script),
         inputs_text(submission.init),
         names_text(submission.mounts),

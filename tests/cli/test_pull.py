@@ -151,7 +151,11 @@ def test_jobs_that_have_not_ended_are_named(call: Call, store: Path, queue: Queu
 
 def test_a_batch_without_results_and_an_unknown_one_end_with_3(call: Call, queue: Queue, home: Path) -> None:
     (home / "storage").mkdir()
-    submitted(queue, "a")
+    batch_id = submitted(queue, "a").batch_id
+    early = call("pull", "lab/study")
+    assert (early.code, "lab/study is not finished: a has not ended" in early.err) == (0, True)
+    (home / "study").rmdir()
+    brought(queue, queue.jobs(batch_id)[0].id, State.KILLED)
     none = call("pull", "lab/study")
     assert none.code == 3
     assert "lab/study has no results in" in none.err

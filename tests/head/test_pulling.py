@@ -98,3 +98,24 @@ def test_storage_is_looked_at_and_cared_for_from_a_laptop(head: Head) -> None:
     assert ana.data("history", "--totals")["people"][0]["name"] == "ana"
     ana.do("archive", "rm", jobs, "-y")
     assert not head.site.results().exists()
+
+
+def test_before_anything_has_ended_the_rest_is_named(shared: Head) -> None:
+    ana = shared.laptop("ana")
+    jobs = ana.batch(["early"], name="early")
+    ana.do("add", jobs)
+    told = ana.data("pull", jobs)["pull"]
+    assert (told["files"], told["unfinished"]) == (0, [{"job": "early", "state": "queued"}])
+    ana.do("kill", "ns/early", "-y")
+
+
+def test_what_is_private_is_seen_by_all_and_read_by_its_submitter_and_administrators(shared: Head) -> None:
+    ana, bob, eva = shared.laptop("ana"), shared.laptop("bob"), shared.laptop("eva")
+    ana.do("run", ana.batch({"a": JOB}, name="diary", meta={"private": True}))
+    assert "ns/diary" in bob.do("status").answered()
+    for command in (["pull", "ns/diary"], ["logs", "ns/diary", "a"]):
+        assert "ana" in bob.do(*command, code=2).said()
+    assert not (bob.folder / "diary").exists()
+    for allowed in (ana, eva):
+        assert allowed.data("pull", "ns/diary")["pull"]["files"] > 0
+        allowed.do("logs", "ns/diary", "a")
