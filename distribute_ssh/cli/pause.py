@@ -83,7 +83,11 @@ def _end(entry: NodeEntry, length: str | None, end: str | None, now: float) -> f
     if length is not None and end is not None:
         raise UsageError("say how long, or until when: not both")
     try:
-        at = parse_until(end, now) if end is not None else now + (USUAL if length is None else parse_duration(length))
+        at = (
+            parse_until(end, now)
+            if end is not None
+            else now + (min(USUAL, entry.max_pause) if length is None else parse_duration(length))
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     if at < now + 1:

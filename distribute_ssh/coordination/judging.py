@@ -56,6 +56,7 @@ class Judging:
                 leases.take(self.change, self.queue.nodes().get(item.node), item)
             case Swept():
                 orphans.take(self.books, item)
+                self._room_was_made(item.node)
             case Watched():
                 owners.take(self.books, item)
             case NotObeyed():

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from distribute_ssh.coordination.books import Books
 from distribute_ssh.coordination.evidence import Connected, Swept
-from distribute_ssh.errors import StorageError
+from distribute_ssh.errors import StorageError, UnreachableError
 from distribute_ssh.model.layout import attempt_folder, job_output, orphan
 from distribute_ssh.model.names import check_name
 from distribute_ssh.node.probe import Facts
@@ -50,12 +50,14 @@ def take(books: Books, item: Swept) -> None:
 async def sweep(
     room: Room, storage: Callable[[], Awaitable[Storage]], facts: Facts, token: str, may_hold: bool, reserve: int
 ) -> Swept | None:
-    """End one, bring what it holds to storage, wipe it; None where its files would not go.
+    """End one, bring what it holds to storage, wipe it; None where it would not end, or its files would not go.
 
     Raises UnreachableError, and StorageError with the node's copy untouched.
     """
     node = room.link.node
     left = await room.kill(token, GRACE)
+    if left and may_hold:
+        return None  # what it saved is set aside once all of it has ended
     what = f"an attempt on {node} that belonged to nobody was ended"
     if left:
         what += f"; {left} of its processes would not go"
@@ -81,7 +83,9 @@ async def sweep(
 async def _names(room: Room, token: str) -> tuple[str, str, str] | None:
     """Namespace, batch and job, as its script says; None for a build, and for what never was a job of ours."""
     script = f"{shlex.quote(room.channel.root)}/{attempt_folder(token)}/run.sh"
-    ended = await room.link.run(f"sed -n 's/^ *export DISTRIBUTE_//p' {script} | tail -c 65536")
+    ended = await room.link.run(f"[ ! -e {script} ] || exec sed -n 's/^ *export DISTRIBUTE_//p' {script}")
+    if not ended.ok:
+        raise UnreachableError(f"{room.link.node}: {attempt_folder(token)} could not be read")
     said = {}
     for line in ended.stdout.decode(errors="replace").splitlines():
         name, _, value = line.partition("=")

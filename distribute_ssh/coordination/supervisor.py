@@ -19,7 +19,7 @@ from distribute_ssh.coordination.lanes import Lanes
 from distribute_ssh.coordination.pausing import Pausing
 from distribute_ssh.coordination.watching import Watching
 from distribute_ssh.coordination.work import Hub, Work
-from distribute_ssh.errors import NodeError, UnreachableError
+from distribute_ssh.errors import NodeError, ScratchError, UnreachableError
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.node import wire
 from distribute_ssh.node.channel import open_channel
@@ -154,7 +154,10 @@ class Supervisor:
             if there.sightings.keys() <= self._work.tokens and (unknown := self._work.unknown(there.batches)):
                 await room.clear(unknown)
             if there.has_desk:  # what the inventory says of it may have changed
-                await open_desk(channel, self.name, self.entry.max_pause, self.entry.owners)
+                try:
+                    await open_desk(channel, self.name, self.entry.max_pause, self.entry.owners)
+                except ScratchError as error:  # a full disk: its results have to come home all the same
+                    log.warning("%s", error)
             await self._watching.look(channel, at_once=True)  # nothing shall begin where somebody sits
             self._hub.tell(Connected(self.name, self.boot_id, facts, there.sightings, there.strays))
             self._pausing.heard(there.lease, anew=True)

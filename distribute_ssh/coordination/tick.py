@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from distribute_ssh.coordination import leases, owners
 from distribute_ssh.coordination.books import Books, Live, Memory
 from distribute_ssh.coordination.evidence import Evidence
-from distribute_ssh.coordination.judging import Judging
+from distribute_ssh.coordination.judging import HOLDOFF, Judging
 from distribute_ssh.coordination.snapshot import TAKEN, snapshot
 from distribute_ssh.coordination.work import Ready, Work
 from distribute_ssh.model.inventory import Inventory
@@ -159,7 +159,11 @@ class Tick:
             if attempt.state is not AttemptState.PLACED or node is None:
                 continue
             if any(self.memory.orphans.get(attempt.node, {}).values()):
-                continue  # one may save its results in the very folder that this one's build would empty
+                # One may save its results in the very folder that this one's build would empty.
+                why = "what was found there is brought in first"
+                self.memory.holdoff[attempt.node, attempt.batch_id] = (self.now + HOLDOFF, why)
+                self.books.withdraw(attempt, None)
+                continue
             job, batch = self.jobs.get(attempt.job_id), self.batches[attempt.batch_id]
             build = live.get((attempt.batch_id, attempt.node))
             given_up = attempt.batch_token != batch.token or (build and build.state is BuildState.FAILED)

@@ -35,7 +35,7 @@ if [ "$left" = 0 ] && ! recorded; then
     # No wrapper to do it (killed, or the machine was restarted under it): what was saved is kept, the end is "lost".
     if identity "$home/pid"; then kill -s KILL "$pid" 2>/dev/null; fi
     slot=. save=
-    if [ -f "$home/run.sh" ]; then . "./$home/run.sh"; fi
+    if sh -n "$home/run.sh" 2>/dev/null; then . "./$home/run.sh"; fi
     if [ -n "$save" ] && [ ! -d "$home/save" ] && [ ! -e "$home/never-started" ]; then
         mv "$slot/distribute_save" "$home/save" 2>/dev/null
     fi

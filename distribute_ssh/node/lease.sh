@@ -22,7 +22,8 @@ standing() {
         { read -r until since said of epoch who why < "$file"; } 2>/dev/null || continue
         uptime
         id=${file#lease.}
-        [ "$of" = "$boot" ] && [ "$now" -lt "$until" ] && return 0
+        # In some containers the clock begins anew while the boot stays: what was said later than now is of before.
+        [ "$of" = "$boot" ] && [ "$said" -le "$now" ] && [ "$now" -lt "$until" ] && return 0
     done
     return 1
 }
@@ -38,16 +39,18 @@ is_later() { standing && [ "$((now - said))" -lt "$1" ]; }
 # begin_lease ID SECONDS WHO WHY: puts it in the place of those there are; false where there is no room. One that stands
 # already is extended: what it takes goes on to count from when it was said first.
 begin_lease() {
-    uptime; from=$now at=$now
+    uptime; from=$now at=$now others=
+    # Those that are there before ours: of two that begin in one moment, neither shall end the other.
+    for file in lease.*; do
+        [ ! -e "$file" ] || [ "$file" = "lease.$1" ] || others="$others ${file#lease.}"
+    done
     if standing; then
         from=$since
         if [ "$id" = "$1" ]; then at=$said; fi
     fi
     printf '%s\n' "$((now + $2)) $from $at $boot $(($(date +%s) + $2)) $3 $4" > "new.$$" &&
         mv "new.$$" "lease.$1" || { rm -f "new.$$"; return 1; }
-    for file in lease.*; do
-        [ "$file" = "lease.$1" ] || end_lease "${file#lease.}"
-    done
+    for other in $others; do end_lease "$other"; done
 }
 
 # end_lease ID: true for whoever ends it; what it took from every attempt is written down, as no time limit counts it.

@@ -116,7 +116,7 @@ class Room:
 
     async def _list_blobs(self) -> None:
         # Oldest first; the names are ours, so `ls` columns are safe to read.
-        ended = await self._script("ls -ltrn files; df -Pk . | tail -n 1")
+        ended = await self._script("LC_ALL=C TIME_STYLE=locale ls -ltrn files; df -Pk . | tail -n 1")
         self._blobs = {}
         for line in ended.decode(errors="replace").splitlines():
             words = line.split()

@@ -22,19 +22,22 @@ at() { date -d "@$1" '+%H:%M' 2>/dev/null || echo "in $((($1 - $(date +%s)) / 60
 plain() { printf '%b' "$1" | tr -cd '\040-\176\200-\377'; }
 note() { printf '%s %s\n' "$(date '+%Y-%m-%d %H:%M:%S')" "$*" >> desk.log; }
 
-# may UID: whether that person is obeyed: somebody with a seat or a login at this machine, an owner, root, or ourselves.
+# named UID: a login name. Where people are kept in a directory elsewhere and the network is away, there is none in time.
+named() { if command -v timeout > /dev/null; then timeout 1 id -un "$1"; else id -un "$1"; fi 2>/dev/null; }
+
+# may UID: sets $called, the name, where it comes by the way; whether that person is obeyed: somebody with a seat or a login at this machine, an owner, root, or ourselves.
 may() {
     [ "$1" = 0 ] || [ "$1" = "$us" ] && return
     for session in /run/systemd/sessions/*; do
-        user= kind= is=
+        user= kind= is= called=
         { while IFS='=' read -r key value; do
-            case $key in UID) user=$value ;; CLASS) kind=$value ;; STATE) is=$value ;; esac
+            case $key in UID) user=$value ;; USER) called=$value ;; CLASS) kind=$value ;; STATE) is=$value ;; esac
         done < "$session"; } 2>/dev/null
         [ "$user" = "$1" ] && [ "$kind" = user ] && [ "$is" != closing ] && return
     done
-    login=$(id -un "$1" 2>/dev/null) || return 1
-    for owner in $owners; do [ "$owner" = "$login" ] && return; done
-    who 2>/dev/null | { while read -r user rest; do [ "$user" = "$login" ] && exit 0; done; exit 1; }
+    called=$(named "$1") || return 1
+    for owner in $owners; do [ "$owner" = "$called" ] && return; done
+    who 2>/dev/null | { while read -r user rest; do [ "$user" = "$called" ] && exit 0; done; exit 1; }
 }
 
 # jobs_here: one line for each attempt that runs here.
@@ -81,13 +84,13 @@ explain() {
 
 # pause WORD SECONDS WHO: answers when everything stands still, and names what does not.
 pause() {
-    [ "$2" -gt 0 ] || { set -- "$1" 3600 "$3"; }
+    [ "$2" -gt 0 ] || { set -- "$1" "$((most < 3600 ? most : 3600))" "$3"; }
     [ "$2" -le "$most" ] || { echo 2; echo "a pause of $node takes at most $longest; it may be said again before it ends"; return; }
-    id=fromdesk-$1
-    begin_lease "$id" "$2" "$3" 'at\0040its\0040desk' || { echo 5; echo "no room left in $PWD"; return; }
+    begin_lease "fromdesk-$1" "$2" "$3" 'at\0040its\0040desk' || { echo 5; echo "no room left in $PWD"; return; }
     groups STOP
     : > "desk.rows.$1"
-    DISTRIBUTE_BOOT=$boot detached "$lib/pause.sh" 1 "$id" "$lib" 3> "desk.rows.$1"
+    # Not $id any more: begin_lease looks at what stands, and that sets it.
+    DISTRIBUTE_BOOT=$boot detached "$lib/pause.sh" 1 "fromdesk-$1" "$lib" 3> "desk.rows.$1"
     waited=0
     until grep -q '^desk done' "desk.rows.$1" || [ "$waited" -ge 100 ]; do sleep 0.05 || sleep 1; waited=$((waited + 1)); done 2>/dev/null
     left=$(sed -n 's/^desk moves 1 [^ ]* /  /p' "desk.rows.$1")
@@ -113,11 +116,11 @@ answer() {
     seconds=${rest%%.*} word=${rest#*.}
     if [ "$verb" = status ]; then echo 0; status
     elif [ "$verb" = why ]; then echo 0; explain
-    elif ! may "$2"; then
+    elif called= && ! may "$2"; then
         note "not obeyed: $verb, asked by user $2, who is not logged in here and no owner"
         echo 1; echo "not obeyed: you are not logged in at $node, and not among its owners"
     else
-        person=$(id -un "$2" 2>/dev/null | tr -cd 'A-Za-z0-9._@-')
+        person=$(printf '%s' "${called:-$(named "$2")}" | tr -cd 'A-Za-z0-9._@-')
         note "$verb $seconds, asked by ${person:-$2}"
         case $verb in pause) pause "$word" "$seconds" "${person:-user-$2}" ;; resume) resume ;; esac
     fi
@@ -139,17 +142,19 @@ serve() {
         clean="$clean $file"
     done
     if [ -n "$clean" ]; then
-        # A link has no owner that counts, a second name may be of a file that somebody else made, and ours are empty.
-        ( cd "$desk/asked" && ls -lnd $clean ) 2>/dev/null | while read -r mode links uid gid size month day time name; do
-            case $mode in -*) ;; *) continue ;; esac
+        # A link has no owner that counts, a second name may be of a file that somebody else made, and ours are empty
+        # and closed to others. Of each person a few at a time: a thousand requests of one are nobody else's wait.
+        ( cd "$desk/asked" && LC_ALL=C TIME_STYLE=locale ls -lnd $clean ) 2>/dev/null | awk 'number[$3]++ < 8' |
+        while read -r mode links uid gid size month day time name; do
+            case $mode in -rw-------*) ;; *) continue ;; esac
             [ "$links $size" = "1 0" ] && [ ! -e "$desk/told/$name" ] || continue
-            answer "$name" "$uid" > "told.$$"
-            mv "told.$$" "$desk/told/$name"
+            answer "$name" "$uid" > "$desk/told.$$"
+            mv "$desk/told.$$" "$desk/told/$name"
         done
     fi
     printf '%s\0' "$@" | xargs -0 rm -f -- 2>/dev/null
     # Folders stay: out of our sight with them, or each look would cost what somebody put there.
-    for file in "$desk/asked"/*; do
+    for file in "$desk/asked"/* "$desk/asked"/.[!.]*; do
         [ -d "$file" ] && [ ! -L "$file" ] || continue
         note "not obeyed: folders in $desk/asked are no requests; put aside"
         aside=$desk/aside.$(date +%s).$$
@@ -160,10 +165,13 @@ serve() {
     done
 }
 
+# Ours lies where everybody may make a folder: if it was swept away, what is there now may be a stranger's, and lead
+# to a folder of ours where we would tidy up.
+ours() { [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ]; }
 us=$(id -u) round=0
-while read -r pid rest < "$mine" && [ "$pid" = "$$" ] && [ -e desk.rules ] && [ -d "$desk/asked" ]; do
-    set -- "$desk/asked"/*
-    if [ -e "$1" ] || [ -L "$1" ]; then serve "$@" > /dev/null 2>&1; fi
+while read -r pid rest < "$mine" && [ "$pid" = "$$" ] && [ -e desk.rules ] && ours "$desk" && ours "$desk/asked"; do
+    set -- "$desk/asked"/* "$desk/asked"/.[!.]*
+    if [ -e "$1" ] || [ -L "$1" ] || [ -e "$2" ] || [ -L "$2" ]; then serve "$@" > /dev/null 2>&1; fi
     round=$((round + 1))
     if [ "$round" -ge 1000 ]; then
         round=0

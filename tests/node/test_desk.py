@@ -145,6 +145,17 @@ async def test_a_pause_from_the_desk_is_a_lease_like_any_other(one: Desk) -> Non
     assert time.monotonic() - began > 2
 
 
+async def test_said_again_from_the_desk_it_ends_as_said_last_with_nobody_connected(desk: Desk) -> None:
+    _, pid = await desk.job()
+    await desk.watcher()
+    os.kill(desk.here.channel.hello.pid, signal.SIGKILL)
+    assert (await desk.type("pause", "1h"))[0] == 0
+    assert (await desk.type("pause", "3"))[0] == 0
+    assert state(pid) == "T"
+    await until(lambda: state(pid) != "T", "it ends by itself")
+    await until(lambda: not list(desk.here.room.glob("lease.*")), "and nothing is left of it")
+
+
 async def test_it_works_without_anybody_connected(shell_link: Link, desk: Desk) -> None:
     _, pid = await desk.job()
     await desk.watcher()
@@ -271,6 +282,40 @@ async def test_what_is_no_empty_file_of_an_owner_is_not_obeyed(
     assert state(pid) != "T"
     assert (await one.type("pause"))[0] == 0  # and the next one is heard
     assert state(pid) == "T"
+
+
+@pytest.mark.root
+async def test_where_the_folder_was_swept_away_and_is_a_stranger_s_now_nothing_is_touched(
+    one: Desk, person: Account, tmp_path: Path
+) -> None:
+    watcher, user = await one.watcher(), person.home.stat().st_uid
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis").touch()
+    aside = one.folder.with_name("theirs")
+    aside.mkdir()
+    (aside / "asked").symlink_to(precious)
+    (aside / "told").mkdir()
+    os.chown(aside, user, user)
+    one.folder.rename(one.folder.with_name("swept"))
+    aside.rename(one.folder)
+    await until(lambda: not processes.is_alive(watcher), "the watcher leaves")
+    assert (precious / "thesis").exists()
+
+
+@pytest.mark.root
+async def test_a_thousand_requests_of_one_person_are_nobody_else_s_wait(one: Desk) -> None:
+    _, pid = await one.job()
+    await one.watcher()
+    stranger = 65534
+    for number in range(1_000):
+        file = one.asked / f"status.0.1{number:06}"
+        file.touch(mode=0o600)
+        os.chown(file, stranger, stranger)
+    began = time.monotonic()
+    assert (await one.type("pause"))[0] == 0
+    assert state(pid) == "T"
+    assert time.monotonic() - began < 10
 
 
 async def test_ten_thousand_requests_of_no_sense_cost_little_and_the_true_one_is_heard(one: Desk) -> None:

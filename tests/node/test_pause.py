@@ -364,6 +364,16 @@ async def test_requests_that_overtake_each_other_end_in_what_was_said_last(
         await until(lambda: stopped(pids) == expected, f"as {last.__name__} said")  # noqa: B023  # not kept
 
 
+async def test_two_pauses_in_one_moment_do_not_end_each_other(desk: Resident, tmp_path: Path) -> None:
+    pids = await busy(desk, tmp_path, 2)
+    async with resident(LocalLink("second"), desk.room.parent) as second:
+        for _ in range(5):
+            await asyncio.gather(pause(desk), pause(second))
+            assert stopped(pids) == set(pids)
+            await go_on(desk)
+            assert stopped(pids) == set()
+
+
 async def test_a_lease_from_before_a_restart_is_void(link: Link, tmp_path: Path) -> None:
     async with resident(link, tmp_path) as here:
         old = here.room / f"lease.{new_token()}"
