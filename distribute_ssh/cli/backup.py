@@ -34,6 +34,7 @@ def backup(app: App, file: Path, force: bool) -> None:
     """
     from distribute_ssh.store import schema
 
+    _refuse_elsewhere(app)
     database = app.places.database
     if not app.has_queue:
         raise NoMatchError(f"there is no queue at {database}", hint="`distribute where` shows where it is looked for")
@@ -71,6 +72,7 @@ def recover(app: App, queue: str | None, yes: bool) -> int:
     """
     from distribute_ssh.store.restoring import restore
 
+    _refuse_elsewhere(app)
     with _alone(app):
         aside = _put_aside(app)
         found = asyncio.run(_plan(app, queue))
@@ -141,3 +143,11 @@ async def _plan(app: App, queue: str | None) -> Plan:
         found = await collect(storage)
     spool = Spool(app.places.spool)
     return plan(found, lambda sha256: spool.path_of(sha256).is_file(), queue)
+
+
+def _refuse_elsewhere(app: App) -> None:
+    """Raise UsageError where another machine's queue is meant: done here, it would be done to the wrong one."""
+    if at := app.away:
+        raise UsageError(
+            f"the queue is on {at.name}", hint="type it there; `--head none` means the one of this machine"
+        )

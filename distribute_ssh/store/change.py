@@ -238,8 +238,12 @@ class Change(Guarded):
             return False
         placed = Which("id = ? AND attempt = ?", (attempt.job_id, attempt.number))
         placed = placed.also(one_of({State.STAGING, State.BUILDING}))
-        if self.move(placed, State.QUEUED, now, "distribute", reason, **AWAY):
-            self.execute("UPDATE jobs SET attempt = attempt - 1 WHERE id = ?", (attempt.job_id,))
+        was_placed = self.move(placed, State.QUEUED, now, "distribute", reason, **AWAY)
+        # Also of a job that was asked for anew meanwhile: the next attempt takes the number that was never used.
+        self.execute(
+            "UPDATE jobs SET attempt = attempt - 1 WHERE id = ? AND attempt = ?", (attempt.job_id, attempt.number)
+        )
+        if was_placed:
             self._settle(attempt.job_id, State.QUEUED, now)
         return True
 

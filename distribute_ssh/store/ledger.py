@@ -28,7 +28,7 @@ class Event:
     """One thing that happened: to a job, or, without one, to a batch."""
 
     at: float
-    batch: str  # NAMESPACE/BATCH, as it is called now
+    batch: str  # NAMESPACE/BATCH, as it is called now; empty: it was of none that the queue knows
     job: str | None
     attempt: int | None
     node: str | None  # of that attempt
@@ -58,8 +58,8 @@ def events(select: Select, scope: Scope, limit: int) -> list[Event]:
         ("history.at >= ?", scope.since),
     )
     rows = select(
-        'SELECT history.at, namespace || \'/\' || batch, job, attempt, attempts.node, "from", "to", who,'
-        " history.reason FROM history JOIN batches ON batches.id = history.batch_id"
+        "SELECT history.at, coalesce(namespace || '/' || batch, ''), job, attempt, attempts.node, \"from\", \"to\","
+        " who, history.reason FROM history LEFT JOIN batches ON batches.id = history.batch_id"
         " LEFT JOIN attempts ON attempts.job_id = history.job_id AND attempts.number = history.attempt"
         f"{where} ORDER BY history.id DESC LIMIT {limit:d}",
         values,

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 import time
@@ -30,8 +31,12 @@ if TYPE_CHECKING:  # they bring the YAML reader along, which a coordinator has n
 _CHUNK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
-# Who has just been told that content is here may not have written so in the queue yet.
-GRACE = 3600.0
+# What no batch needs any more is wanted again next week: an image of 8 GB is not to be sent twice for that.
+GRACE = 30 * 86_400.0
+
+# Where room is short it goes sooner; but who has just been told that it is here may not have said so to the queue yet.
+SHORT_GRACE = 3600.0
+SHORT = 20 << 30  # bytes that are free then
 
 # A laptop that was closed in the middle of sending comes back the next day.
 UNCLAIMED = 2 * 86_400.0
@@ -128,14 +133,16 @@ class Spool:
                 temporary.unlink(missing_ok=True)
 
     def remove_unused(self, keep: set[str], now: float | None = None) -> int:
-        """Remove all content but `keep` and what was added within the last hour; return how many bytes that freed.
+        """Remove content that was not asked for lately, but `keep`; return how many bytes that freed.
 
+        "Lately" is 30 days, or an hour where room is short.
         It never waits for somebody who is adding: then nothing is removed this time.
         """
         if not self.root.is_dir():
             return 0
         freed = 0
-        before = (time.time() if now is None else now) - GRACE
+        grace = SHORT_GRACE if shutil.disk_usage(self.root).free < SHORT else GRACE
+        before = (time.time() if now is None else now) - grace
         try:
             with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
                 for file in [*self.root.glob("[0-9a-f][0-9a-f]/*"), *self.root.glob("new-*")]:
@@ -146,7 +153,7 @@ class Spool:
                 # What was sent to the gateway, and never became part of a batch.
                 for file in self.root.glob("incoming/*/*"):
                     with contextlib.suppress(FileNotFoundError):
-                        if file.lstat().st_mtime < before + GRACE - UNCLAIMED:
+                        if file.lstat().st_mtime < before + grace - UNCLAIMED:
                             file.unlink()
         except BlockingIOError:
             return 0

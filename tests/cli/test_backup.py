@@ -7,6 +7,8 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from distribute_ssh.store.lock import CoordinatorLock
 from distribute_ssh.store.queue import Queue
 from tests.cli.conftest import Call
@@ -104,3 +106,14 @@ def test_recover_leaves_a_queue_alone_that_is_driven_or_holds_something(call: Ca
     finally:
         lock.release()
     assert answer.code == 5
+
+
+@pytest.mark.parametrize("words", [["backup", "copy.db"], ["recover", "-y"]])
+def test_what_is_about_another_machine_s_queue_is_not_done_to_this_one(
+    call: Call, queue: Queue, words: list[str]
+) -> None:
+    submitted(queue, "a")
+    answer = call(*words, "--head", "somebody@head")
+    assert answer.code == 2
+    assert "the queue is on somebody@head" in answer.err
+    assert call("backup", "copy.db", "--head", "none").code == 0

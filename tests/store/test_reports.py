@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from distribute_ssh.errors import NoMatchError, UsageError
@@ -110,6 +110,7 @@ OPERATIONS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2**32)), max_s
 
 @settings(max_examples=40, deadline=None)
 @given(OPERATIONS)
+@example([(5, 255), (5, 0), (0, 2_975_175_155), (3, 389)])
 def test_the_tally_is_the_count_whatever_happened(operations: list[tuple[int, int]]) -> None:
     with TemporaryDirectory() as folder, closing(Queue.open(Path(folder) / "home" / "queue.db")) as queue:
         batch_id = submitted(queue, "a", "b", "c").batch_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -431,7 +432,8 @@ def test_a_link_is_taken_for_inside_only_if_the_kernel_finds_it_there(
     copy.mkdir(parents=True)
     subprocess.run(["tar", "-xf", "-", "-C", copy], input=archive, check=True)
     for name in ("l", "a/m", "a/b/n"):
-        assert Path(os.path.realpath(copy / name)).is_relative_to(copy)
+        with contextlib.suppress(OSError):  # a loop, or nothing: the kernel finds no other place there
+            assert Path(os.path.realpath(copy / name, strict=True)).is_relative_to(copy)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
