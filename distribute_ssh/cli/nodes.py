@@ -112,6 +112,7 @@ def drain(app: App, node: str, reason: str | None, end: str | None) -> None:
     reason = reason or f"drained by {app.user}"
     with app.queue.transaction() as change:
         change.node(entry.name, drained=reason, drained_until=until)
+        change.tell_act(time.time(), app.user, f"drained: {reason}", node=entry.name)
     running = sum(attempt.state in TAKEN for attempt in app.queue.live_attempts(entry.name))
     app.say(f"{entry.name} gets no more jobs" + (f"; {running} there go on to their end" if running else ""))
     content = document(node=entry.name, drained=reason, until=None if until is None else iso(until))
@@ -126,6 +127,7 @@ def undrain(app: App, node: str) -> None:
     entry = app.nodes.node(node)
     with app.queue.transaction() as change:
         change.node(entry.name, drained=None, drained_until=None)
+        change.tell_act(time.time(), app.user, "undrained", node=entry.name)
     if not entry.enabled:
         app.say(f"{entry.name} still gets none: the inventory says `enabled: false`")
     app.answer(document(node=entry.name, drained=None), lambda: f"{entry.name} undrained\n", [entry.name])

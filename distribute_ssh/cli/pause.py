@@ -129,6 +129,7 @@ def _carry_out(app: App, entry: NodeEntry, request: NodeRequest) -> Lease | None
     """
     with app.queue.transaction() as change:
         change.node(entry.name, request=request)
+        change.tell_act(request.at, request.who, _said(request), node=entry.name)
 
     def is_answered() -> bool:
         row = _row(app, entry)
@@ -148,6 +149,12 @@ def _carry_out(app: App, entry: NodeEntry, request: NodeRequest) -> Lease | None
             hint=f"it stays asked for, and is done when the node answers{still}",
         )
     return row.lease
+
+
+def _said(request: NodeRequest) -> str:
+    if request.until is None:
+        return "to go on"
+    return f"to be paused until {iso(request.until)}" + (f": {request.reason}" if request.reason else "")
 
 
 def _row(app: App, entry: NodeEntry) -> NodeRow:

@@ -7,6 +7,7 @@ import pwd
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,6 +64,7 @@ def add(app: App, name: str, keyfile: Path, admin: bool, node: str | None, path:
     _check_installed()
     keys = _keys(app, path)
     keys.add(user)
+    _tell(app, f"{name} may come in, as {user.role}" + (f" of {entry}" if entry else ""))
     _check_modes(app, keys.path)
     if keys.elsewhere(user.key):
         app.warn(f"{keys.path} lets that key in a second time, further down; our line comes first, and holds")
@@ -90,8 +92,14 @@ def list_(app: App, path: Path | None) -> None:
 def remove(app: App, name: str, path: Path | None) -> None:
     """Let somebody in no more, with none of their keys. Their batches stay."""
     gone = _keys(app, path).remove(name)
+    _tell(app, f"{name} may come in no more")
     content = document(removed=[_data(user) for user in gone])
     app.answer(content, lambda: f"{name} removed: {len(gone)} key{'s' if len(gone) > 1 else ''}\n", [name])
+
+
+def _tell(app: App, what: str) -> None:
+    with app.queue.transaction() as change:
+        change.tell_act(time.time(), app.user, what)
 
 
 def _keys(app: App, path: Path | None) -> Keys:

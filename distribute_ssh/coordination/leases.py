@@ -11,9 +11,16 @@ from distribute_ssh.model.lease import Lease, in_force
 from distribute_ssh.store.change import Change
 from distribute_ssh.store.rows import NodeRow
 
+AT_THE_DESK = "fromdesk-"
+"""How the tokens of leases begin that people at a node asked for there."""
+
 
 def take(change: Change, row: NodeRow | None, item: Leased) -> None:
     """Write down the lease a node tells of; a request that it answers is done, whatever came of it."""
+    lease = item.lease
+    is_known = lease is not None and row is not None and row.lease is not None and row.lease.token == lease.token
+    if lease is not None and not is_known and lease.token.startswith(AT_THE_DESK):
+        change.tell_act(lease.since, lease.who, "paused at its desk", node=item.node)
     answered = row is not None and row.request is not None and row.request.token == item.answers
     change.node(item.node, lease=item.lease, **({"request": None} if answered else {}))
 

@@ -41,7 +41,7 @@ def take(books: Books, item: Swept) -> None:
     """Write down what became of one."""
     books.memory.orphans.get(item.node, {}).pop(item.token, None)
     batch = books.queue.batch(item.batch) if item.batch else None
-    books.change.tell_orphan(batch.id if batch else None, books.now, item.what)
+    books.change.tell_act(books.now, "distribute", item.what, node=item.node, batch_id=batch.id if batch else None)
 
 
 # --- what is done with them, on their node ---

@@ -86,10 +86,13 @@ class Guarded:
             "INSERT INTO history (at, who, batch_id, reason) VALUES (?, ?, ?, ?)", (now, who, batch_id, reason)
         )
 
-    def tell_orphan(self, batch_id: int | None, now: float, what: str) -> None:
-        """Write a line of history about what nobody's attempt was."""
+    def tell_act(
+        self, now: float, who: str, what: str, *, node: str | None = None, batch_id: int | None = None
+    ) -> None:
+        """Write a line of history about what was done to no job and, mostly, to no batch: to a node, to a user."""
         self.execute(
-            "INSERT INTO history (at, who, batch_id, reason) VALUES (?, 'distribute', ?, ?)", (now, batch_id, what)
+            "INSERT INTO history (at, who, batch_id, node, reason) VALUES (?, ?, ?, ?, ?)",
+            (now, who, batch_id, node, printable(what)),
         )
 
     def define(self, jobs: Iterable[tuple[int, Iterable[Any]]], **fields: Any) -> None:

@@ -31,7 +31,7 @@ class Event:
     batch: str  # NAMESPACE/BATCH, as it is called now; empty: it was of none that the queue knows
     job: str | None
     attempt: int | None
-    node: str | None  # of that attempt
+    node: str | None  # of that attempt; or what was done was done to it
     before: State | None
     after: State | None
     who: str
@@ -54,12 +54,13 @@ def events(select: Select, scope: Scope, limit: int) -> list[Event]:
         ("history.batch_id = ?", scope.batch_id),
         ("history.job_id = ?", scope.job_id),
         ("(batches.submitter = ?1 OR history.who = ?1)", scope.user),
-        ("attempts.node = ? COLLATE NOCASE", scope.node),
+        ("coalesce(attempts.node, history.node) = ? COLLATE NOCASE", scope.node),
         ("history.at >= ?", scope.since),
     )
     rows = select(
-        "SELECT history.at, coalesce(namespace || '/' || batch, ''), job, attempt, attempts.node, \"from\", \"to\","
-        " who, history.reason FROM history LEFT JOIN batches ON batches.id = history.batch_id"
+        "SELECT history.at, coalesce(namespace || '/' || batch, ''), job, attempt,"
+        ' coalesce(attempts.node, history.node), "from", "to", who, history.reason'
+        " FROM history LEFT JOIN batches ON batches.id = history.batch_id"
         " LEFT JOIN attempts ON attempts.job_id = history.job_id AND attempts.number = history.attempt"
         f"{where} ORDER BY history.id DESC LIMIT {limit:d}",
         values,

@@ -32,6 +32,7 @@ def m002_activity(db: Database) -> None:
 def m003_outbox(db: Database) -> None:
     """Whom to tell of a batch's end, and what is still to be told; whose results are nobody else's."""
     db.execute("ALTER TABLE batches ADD COLUMN notify TEXT NOT NULL DEFAULT '[]'")  # JSON: names of channels
+    db.execute("ALTER TABLE history ADD COLUMN node TEXT")  # of what was done to a node, not to a job
     db.execute("ALTER TABLE batches ADD COLUMN private INTEGER NOT NULL DEFAULT 0")
     db.executescript(_OUTBOX)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import io
 from datetime import UTC, datetime
 
@@ -127,3 +128,15 @@ def test_what_really_ran_is_in_the_totals(site: Site) -> None:
     assert person["jobs"] == node["jobs"] == {"done": 1, "failed": 1}
     assert (person["name"], node["name"], person["attempts"]) == ("tester", "desk", 2)
     assert 0.5 < person["node_seconds"] < 60
+
+
+def test_what_was_done_to_a_node_is_told_with_who_did_it(call: Call, queue: Queue) -> None:
+    assert call("nodes", "drain", "here", "--reason", "new disk").code == 0
+    assert call("nodes", "undrain", "here").code == 0
+    told = call("history", "--node", "here", "--json").json["history"]
+    assert [(each["node"], each["who"], each["reason"]) for each in told] == [
+        ("here", getpass.getuser(), "drained: new disk"),
+        ("here", getpass.getuser(), "undrained"),
+    ]
+    assert [each["batch"] for each in told] == ["", ""]
+    assert "drained: new disk" in call("history").out

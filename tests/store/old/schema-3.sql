@@ -5,9 +5,9 @@ CREATE TABLE "_sqlite_migrations" (
    "name" TEXT,
    "applied_at" TEXT
 );
-INSERT INTO "_sqlite_migrations" VALUES(1,'queue','m001_queue','2026-11-23 02:58:00.923597+00:00');
-INSERT INTO "_sqlite_migrations" VALUES(2,'queue','m002_activity','2026-11-23 02:58:00.924038+00:00');
-INSERT INTO "_sqlite_migrations" VALUES(3,'queue','m003_outbox','2026-11-23 02:58:00.925610+00:00');
+INSERT INTO "_sqlite_migrations" VALUES(1,'queue','m001_queue','2026-11-23 03:09:06.385731+00:00');
+INSERT INTO "_sqlite_migrations" VALUES(2,'queue','m002_activity','2026-11-23 03:09:06.386289+00:00');
+INSERT INTO "_sqlite_migrations" VALUES(3,'queue','m003_outbox','2026-11-23 03:09:06.396454+00:00');
 CREATE TABLE attempts (               -- outlive their job: a node may still hold something of one that was dropped
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     token TEXT NOT NULL UNIQUE,
@@ -27,9 +27,9 @@ CREATE TABLE attempts (               -- outlive their job: a node may still hol
     paused_seconds REAL NOT NULL DEFAULT 0,
     UNIQUE (job_id, number)
 ) STRICT;
-INSERT INTO "attempts" VALUES(1,'e222356d-b83ef5740344943a',1,1,'e222356d-30a2fa8c6727be19',1,'n1',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL,0.0);
-INSERT INTO "attempts" VALUES(2,'e222356d-4b50d200b47042a4',2,1,'e222356d-30a2fa8c6727be19',1,'n2',0,'placed',NULL,1795000000.0,NULL,NULL,NULL,NULL,0.0);
-INSERT INTO "attempts" VALUES(3,'e222356d-e0fe27a9a4537ee8',3,1,'e222356d-30a2fa8c6727be19',1,'n3',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL,0.0);
+INSERT INTO "attempts" VALUES(1,'37393878-9473386fffe7c20c',1,1,'37393878-e5b76199558e3b38',1,'n1',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL,0.0);
+INSERT INTO "attempts" VALUES(2,'37393878-42102baf182dcf1c',2,1,'37393878-e5b76199558e3b38',1,'n2',0,'placed',NULL,1795000000.0,NULL,NULL,NULL,NULL,0.0);
+INSERT INTO "attempts" VALUES(3,'37393878-efdf6b4c5129be48',3,1,'37393878-e5b76199558e3b38',1,'n3',0,'wiped',NULL,1795000000.0,1795000000.0,1795000000.0,NULL,NULL,0.0);
 CREATE TABLE batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     token TEXT NOT NULL UNIQUE,
@@ -51,7 +51,7 @@ CREATE TABLE batches (
     recorded_at REAL, notify TEXT NOT NULL DEFAULT '[]', private INTEGER NOT NULL DEFAULT 0,                 -- when batch.json was last written to storage; NULL: it is due
     UNIQUE (namespace, batch)
 ) STRICT;
-INSERT INTO "batches" VALUES(1,'e222356d-30a2fa8c6727be19','lab','study','ann',1795000000.0,'python','["gcc", "python3"]',NULL,'[["build.dat","44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66",5,"file",false]]','[["mesh.dat","d30ca7a7a32bf5772dc5eb2a2e7bd35737eff795ad74f2479b359716b59abdfa",4,"file",false]]','[]','build-1','{}','meta: {}
+INSERT INTO "batches" VALUES(1,'37393878-e5b76199558e3b38','lab','study','ann',1795000000.0,'python','["gcc", "python3"]',NULL,'[["build.dat","44575cf5b28512d75644bf54a517dcef304ff809fd511747621b4d64f19aac66",5,"file",false]]','[["mesh.dat","d30ca7a7a32bf5772dc5eb2a2e7bd35737eff795ad74f2479b359716b59abdfa",4,"file",false]]','[]','build-1','{}','meta: {}
 ',NULL,NULL,NULL,'[]',0);
 CREATE TABLE builds (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -74,7 +74,7 @@ CREATE TABLE coordinator (            -- one row: this queue, and who drives it
     epoch INTEGER NOT NULL,
     host TEXT, boot_id TEXT, pid INTEGER, starttime INTEGER, since REAL
 ) STRICT;
-INSERT INTO "coordinator" VALUES(1,'e222356d',0,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "coordinator" VALUES(1,'37393878',0,NULL,NULL,NULL,NULL,NULL);
 CREATE TABLE history (                -- refers to jobs by number and by name: it outlives them
     id INTEGER PRIMARY KEY,
     at REAL NOT NULL,
@@ -86,18 +86,18 @@ CREATE TABLE history (                -- refers to jobs by number and by name: i
     "from" TEXT,
     "to" TEXT,
     reason TEXT
-) STRICT;
-INSERT INTO "history" VALUES(1,1795000000.0,'ann',1,NULL,NULL,NULL,NULL,NULL,'submitted: 4 jobs');
-INSERT INTO "history" VALUES(2,1795000000.0,'distribute',1,1,'a',1,'queued','staging',NULL);
-INSERT INTO "history" VALUES(3,1795000000.0,'distribute',1,1,'a',1,'staging','running',NULL);
-INSERT INTO "history" VALUES(4,1795000000.0,'distribute',1,1,'a',1,'running','archiving',NULL);
-INSERT INTO "history" VALUES(5,1795000000.0,'distribute',1,1,'a',1,'archiving','done',NULL);
-INSERT INTO "history" VALUES(6,1795000000.0,'distribute',1,2,'b',1,'queued','staging',NULL);
-INSERT INTO "history" VALUES(7,1795000000.0,'distribute',1,2,'b',1,'staging','running',NULL);
-INSERT INTO "history" VALUES(8,1795000000.0,'distribute',1,3,'c',1,'queued','staging',NULL);
-INSERT INTO "history" VALUES(9,1795000000.0,'distribute',1,3,'c',1,'staging','running',NULL);
-INSERT INTO "history" VALUES(10,1795000000.0,'distribute',1,3,'c',1,'running','archiving',NULL);
-INSERT INTO "history" VALUES(11,1795000000.0,'distribute',1,3,'c',1,'archiving','failed',NULL);
+, node TEXT) STRICT;
+INSERT INTO "history" VALUES(1,1795000000.0,'ann',1,NULL,NULL,NULL,NULL,NULL,'submitted: 4 jobs',NULL);
+INSERT INTO "history" VALUES(2,1795000000.0,'distribute',1,1,'a',1,'queued','staging',NULL,NULL);
+INSERT INTO "history" VALUES(3,1795000000.0,'distribute',1,1,'a',1,'staging','running',NULL,NULL);
+INSERT INTO "history" VALUES(4,1795000000.0,'distribute',1,1,'a',1,'running','archiving',NULL,NULL);
+INSERT INTO "history" VALUES(5,1795000000.0,'distribute',1,1,'a',1,'archiving','done',NULL,NULL);
+INSERT INTO "history" VALUES(6,1795000000.0,'distribute',1,2,'b',1,'queued','staging',NULL,NULL);
+INSERT INTO "history" VALUES(7,1795000000.0,'distribute',1,2,'b',1,'staging','running',NULL,NULL);
+INSERT INTO "history" VALUES(8,1795000000.0,'distribute',1,3,'c',1,'queued','staging',NULL,NULL);
+INSERT INTO "history" VALUES(9,1795000000.0,'distribute',1,3,'c',1,'staging','running',NULL,NULL);
+INSERT INTO "history" VALUES(10,1795000000.0,'distribute',1,3,'c',1,'running','archiving',NULL,NULL);
+INSERT INTO "history" VALUES(11,1795000000.0,'distribute',1,3,'c',1,'archiving','failed',NULL,NULL);
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     batch_id INTEGER NOT NULL REFERENCES batches (id),
