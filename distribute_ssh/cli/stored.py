@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.names import find_batch, of_file
-from distribute_ssh.errors import NoMatchError
+from distribute_ssh.errors import DeniedError, NoMatchError
 from distribute_ssh.model.job import OUTCOMES
 from distribute_ssh.storage.selection import wrong_name
 
 if TYPE_CHECKING:
     from distribute_ssh.head.fetching import Offered
     from distribute_ssh.head.gateway import Wire
+    from distribute_ssh.model.actor import Actor
     from distribute_ssh.model.job import Batch
     from distribute_ssh.node.link import Link
     from distribute_ssh.storage.folder import Storage
@@ -83,9 +84,24 @@ async def open_results(app: App, text: str) -> AsyncIterator[Offered]:
     jobs = [] if named.batch is None else app.queue.jobs(named.batch.id)
     unfinished = [{"job": job.name, "state": str(job.state)} for job in jobs if job.state not in OUTCOMES]
     async with open_stored(app) as storage:
+        if named.batch is None and app.actor is not None:
+            await _permit_reading(app.actor, storage, named)
         # Where the queue does not know it either, what is nearest to the name is worth more than where we looked.
         results = StoredResults(storage, named.namespace, named.name, named.unknown, coming=bool(unfinished))
         yield Offered(results, str(named), unfinished)
+
+
+async def _permit_reading(actor: Actor, storage: Storage, named: Named) -> None:
+    """Raise DeniedError where a batch that the queue does not know, as after it was lost, is another's private one."""
+    from distribute_ssh.storage.batches import read_record
+
+    record = await read_record(storage, named.namespace, named.name)
+    definition = record.get("definition")
+    batch = definition.get("batch") if isinstance(definition, dict) else None
+    private = bool(batch.get("private")) if isinstance(batch, dict) else False
+    submitter = record.get("submitter")
+    if why := actor.why_not_read(submitter if isinstance(submitter, str) else "somebody", private):
+        raise DeniedError(why)
 
 
 async def give_results(app: App, wire: Wire, text: str) -> None:

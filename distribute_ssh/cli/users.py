@@ -68,6 +68,12 @@ def add(app: App, name: str, keyfile: Path, admin: bool, node: str | None, path:
     _check_modes(app, keys.path)
     if keys.elsewhere(user.key):
         app.warn(f"{keys.path} lets that key in a second time, further down; our line comes first, and holds")
+    local = [each.name for each in app.nodes.nodes if each.connection == "local" and each.enabled]
+    if local and user.role is Role.SUBMITTER:
+        app.warn(
+            f"jobs on {local[0]} run as this account, and can do whatever it can; trust {name} as much,"
+            f" or take {local[0]} out of the inventory"
+        )
     login = f"{pwd.getpwuid(os.getuid()).pw_name}@HEAD"
     app.say(f"{name} may come in. There, once:\n  distribute --head {login} status")
     app.answer(document(user=_data(user)), str, [name])

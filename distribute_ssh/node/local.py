@@ -154,11 +154,17 @@ class LocalLink:
         """Start one of our scripts and talk to it."""
         head, marker = framed(script)
         # A session of its own: Ctrl-C in the terminal of `distribute run` must not reach what runs on the node.
-        child = await asyncio.create_subprocess_exec(
+        starting = asyncio.create_task(asyncio.create_subprocess_exec(
             "/bin/sh", "-c", 'eval "$(while IFS= read -r l; do [ "$l" = "#EOS" ] && break; printf "%s\\n" "$l"; done)"',
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env=self._environ, cwd="/", start_new_session=True, limit=BUFFER,
-        )  # fmt: skip
+        ), name=f"shell for {self.node}")  # fmt: skip
+        try:
+            child = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Python 3.11 waits for ever for a process whose start is cancelled before all its pipes are connected.
+            await LocalProcess(await starting, self.node).close()
+            raise
         process = LocalProcess(child, self.node)
         try:
             await process.write(head)

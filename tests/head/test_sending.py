@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -40,8 +41,11 @@ def big(laptop: Site, name: str = "big") -> Path:
 
 def begun(head: Head) -> int:
     """How much of a file is there that is not whole."""
-    parts = [each for each in (head.site.state / "spool" / "incoming").glob("*/*.*") if each.exists()]
-    return max((each.stat().st_size for each in parts), default=0)
+    sizes = [0]
+    for each in (head.site.state / "spool" / "incoming").glob("*/*.*"):
+        with contextlib.suppress(FileNotFoundError):  # it became whole in this moment
+            sizes.append(each.stat().st_size)
+    return max(sizes)
 
 
 @pytest.mark.sshd

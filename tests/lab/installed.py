@@ -11,29 +11,40 @@ from tests.lab.machine import Machine
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAM = "/opt/distribute/bin/distribute"
+NOT_NEEDED = (
+    "*mypy*",
+    "ruff*",
+    "pip*",
+    "setuptools*",
+    "hypothesis*",
+    "apprise*",
+    "*pytest*",
+    "__editable__*",
+    "__pycache__",
+)
 _SCRIPT = """\
 set -eu
 cd /opt
 mkdir -p distribute/bin distribute/lib/python{version}/site-packages
 ln -sf {python} distribute/bin/python
 printf 'home = %s\\ninclude-system-site-packages = false\\n' {home} > distribute/pyvenv.cfg
-printf '%s\\n' {paths} > distribute/lib/python{version}/site-packages/distribute.pth
 printf '#!/bin/sh\\nexec /opt/distribute/bin/python -I -m distribute_ssh "$@"\\n' > {program}
 chmod 755 {program}
 """
 
 
 def install(machine: Machine) -> None:
-    """Put the program of this checkout, and what it needs, on a machine; `PROGRAM` runs it there for every user."""
-    python = _interpreter()
-    script = _SCRIPT.format(
-        version=sysconfig.get_python_version(),
-        python=python,
-        home=python.parent,
-        paths=f"{CHECKOUT} {sysconfig.get_path('purelib')}",
-        program=PROGRAM,
-    )
+    """Put the program of this checkout, and what it needs, on a machine; `PROGRAM` runs it there for every user.
+
+    All of it is copied: a checkout may lie in a home or in /tmp, and a machine has others of these.
+    """
+    python, version = _interpreter(), sysconfig.get_python_version()
+    script = _SCRIPT.format(version=version, python=python, home=python.parent, program=PROGRAM)
     machine.exec(["sh", "-c", script])
+    packages = machine.root / f"opt/distribute/lib/python{version}/site-packages"
+    ours = Path(sysconfig.get_path("purelib"))
+    shutil.copytree(ours, packages, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_NEEDED))
+    shutil.copytree(CHECKOUT / "distribute_ssh", packages / "distribute_ssh", dirs_exist_ok=True)
 
 
 def _interpreter() -> Path:
