@@ -33,7 +33,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from tests.support.lab import Lab  # noqa: E402  # the tests' own nodes; they are not part of the installed package
+from tests.support.lab import Lab
 
 RESULT = 1024  # bytes
 # Both call the very same script; parallel names its files, our jobs find theirs where they always are.

@@ -30,18 +30,18 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from dispatch import Bench  # noqa: E402
+from dispatch import Bench
 
-from distribute_ssh.coordination.coordinator import Coordinator  # noqa: E402
-from distribute_ssh.coordination.snapshot import snapshot  # noqa: E402
-from distribute_ssh.coordination.tick import Ticked  # noqa: E402
-from distribute_ssh.model import inventory, jobsfile  # noqa: E402
-from distribute_ssh.model.job import AttemptState  # noqa: E402
-from distribute_ssh.model.settings import Places  # noqa: E402
-from distribute_ssh.node.process import Room  # noqa: E402
-from distribute_ssh.store.queue import Queue  # noqa: E402
-from distribute_ssh.store.spool import Spool  # noqa: E402
-from distribute_ssh.submit import submit  # noqa: E402
+from distribute_ssh.coordination.coordinator import Coordinator
+from distribute_ssh.coordination.snapshot import snapshot
+from distribute_ssh.coordination.tick import Ticked
+from distribute_ssh.model import inventory, jobsfile
+from distribute_ssh.model.job import AttemptState
+from distribute_ssh.model.settings import Places
+from distribute_ssh.node.process import Room
+from distribute_ssh.store.queue import Queue
+from distribute_ssh.store.spool import Spool
+from distribute_ssh.submit import submit
 
 # The job rests in between, so that its start and its end are two occasions.
 RUN = """\
@@ -95,11 +95,11 @@ def ours(bench: Bench, jobs: int) -> tuple[list[float], list[float]]:
         batch = queue.batch_by_id(submitted.batch_id)
         return batch is not None and batch.finished_at is not None and coordinator.is_settled(batch.id)
 
-    Room.start = watched_start  # type: ignore[method-assign]
+    Room.start = watched_start
     try:
         asyncio.run(coordinator.run(until=is_over))
     finally:
-        Room.start = start  # type: ignore[method-assign]
+        Room.start = start
     starts, ends = [], []
     for job in queue.jobs(submitted.batch_id):
         if job.state != "done":

@@ -28,10 +28,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from tests.endtoend.site import Command, Site  # noqa: E402
-from tests.support import processes  # noqa: E402
-from tests.support.lab import Lab  # noqa: E402
-from tests.support.wait import wait_for  # noqa: E402
+from tests.endtoend.site import Command, Site
+from tests.support import processes
+from tests.support.lab import Lab
+from tests.support.wait import wait_for
 
 HEAD, *_, NODE = sorted(os.sched_getaffinity(0)) * 2  # processors
 OURS = (sys.executable, "-m", "distribute_ssh", "-q")

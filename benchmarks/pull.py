@@ -26,10 +26,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
-from tests.lab.installed import CHECKOUT, PROGRAM, install  # noqa: E402
-from tests.lab.lab import Lab  # noqa: E402
-from tests.storage.batches import job  # noqa: E402
-from tests.support.sshd import make_key, public  # noqa: E402
+from tests.lab.installed import CHECKOUT, PROGRAM, install
+from tests.lab.lab import Lab
+from tests.storage.batches import job
+from tests.support.sshd import make_key, public
 
 HEAD = "node1"
 STORAGE = "/var/tmp/storage"

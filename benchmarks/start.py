@@ -22,9 +22,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from distribute_ssh.model.job import Input  # noqa: E402
-from distribute_ssh.store.queue import Queue  # noqa: E402
-from distribute_ssh.store.submission import NewJob, Submission, submit  # noqa: E402
+from distribute_ssh.model.job import Input
+from distribute_ssh.store.queue import Queue
+from distribute_ssh.store.submission import NewJob, Submission, submit
 
 BARE = [sys.executable, "-c", "pass"]
 DISTRIBUTE = [sys.executable, "-m", "distribute_ssh"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
+from pathlib import Path
 
 import click
 
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.drive import signals
 from distribute_ssh.cli.group import Verb
-from distribute_ssh.coordination.coordinator import Coordinator
+from distribute_ssh.coordination.coordinator import Coordinator, stamp
 from distribute_ssh.errors import BusyError, DistributeError, UsageError
 from distribute_ssh.store.lock import CoordinatorLock
 from distribute_ssh.store.queue import Queue
@@ -70,12 +71,10 @@ async def _run(app: App, queue: Queue, once: bool) -> None:
             await coordinator.run(until=is_another)
 
 
-def _stamp(app: App) -> tuple[str, int, int] | None:
+def _stamp(app: App) -> tuple[Path, int, int] | None:
     """Which file the inventory is, and its state; None where there is none, or just now not."""
     try:
-        if path := app.find_inventory():
-            status = path.stat()
-            return str(path), status.st_mtime_ns, status.st_size
-    except (OSError, UsageError):  # a folder that is away, a file that is being replaced
-        pass
-    return None
+        path = app.find_inventory()
+    except UsageError:  # the one that was named is away, or being replaced
+        return None
+    return (path, *stamp(path)) if path else None

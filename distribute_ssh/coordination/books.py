@@ -30,7 +30,6 @@ class Memory:
 
     holdoff: dict[tuple[str, int], tuple[float, str]] = field(default_factory=dict)  # (node, batch) -> until, why
     ended: set[str] = field(default_factory=set)  # stale attempts that were ended
-    left: dict[str, int] = field(default_factory=dict)  # token -> processes that would not go
     seen_at: dict[str, float] = field(default_factory=dict)  # node -> when that was last written down
     silent: set[str] = field(default_factory=set)  # nodes that were asked in vain since they last answered
     orphans: dict[str, dict[str, bool]] = field(default_factory=dict)  # node -> token -> whether it may hold a result
@@ -57,6 +56,14 @@ class Books:
         for batch_id in used - set(self.batches):
             if batch := self.queue.batch_by_id(batch_id):
                 self.batches[batch_id] = batch
+
+    @property
+    def open_nodes(self) -> frozenset[str]:
+        """The connected nodes that may begin something.
+
+        Where results of nobody's attempt are still to be brought in, a new build would empty the folder they lie in.
+        """
+        return frozenset(name for name in self.live if not any(self.memory.orphans.get(name, {}).values()))
 
     def move_attempt(self, attempt: Attempt, to: AttemptState, **fields: Any) -> Attempt | None:
         """Change the state of an attempt; the row as it is then, None where it was not in the state we knew."""

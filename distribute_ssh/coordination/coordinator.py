@@ -244,8 +244,8 @@ class Coordinator:
     async def trust_changed(self) -> None:
         """Wait until the host keys we trust were changed."""
         path = self.places.known_hosts
-        before = _stamp(path)
-        while _stamp(path) == before:  # noqa: ASYNC110  # another process changes it
+        before = stamp(path)
+        while stamp(path) == before:  # noqa: ASYNC110  # another process changes it
             await asyncio.sleep(0.5)
 
     async def storage(self) -> Storage:
@@ -336,7 +336,8 @@ def _is_passing(error: StoreError) -> bool:
     return schema.is_full(error) or schema.is_busy(error)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file is written or replaced; zeros while it is not there."""
     try:
         status = path.stat()
     except OSError:

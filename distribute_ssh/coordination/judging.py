@@ -56,7 +56,6 @@ class Judging:
                 leases.take(self.change, self.queue.nodes().get(item.node), item)
             case Swept():
                 orphans.take(self.books, item)
-                self._room_was_made(item.node)
             case Watched():
                 owners.take(self.books, item)
             case NotObeyed():
@@ -219,7 +218,6 @@ class Judging:
     def _killed(self, item: Killed) -> None:
         attempt = self.attempts.get(item.token)
         if item.left:
-            self.memory.left[item.token] = item.left
             if attempt:
                 self.change.note(attempt.job_id, f"{item.left} of its processes on {item.node} would not end")
         elif attempt and attempt.state is AttemptState.STALE:

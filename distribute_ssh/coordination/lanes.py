@@ -24,7 +24,7 @@ from distribute_ssh.coordination.evidence import (
     Seen,
     Staged,
 )
-from distribute_ssh.coordination.orphans import sweep
+from distribute_ssh.coordination.orphans import clear_unknown, sweep
 from distribute_ssh.coordination.pausing import Pausing
 from distribute_ssh.coordination.work import Hub, Ready, Transfer, Work
 from distribute_ssh.errors import NodeError, StorageError, UnreachableError
@@ -47,7 +47,6 @@ POLL_IDLE = 10.0  # where nothing runs
 POLL_ADOPTED = 0.25  # attempts of an earlier channel cannot push their end to this one
 GROUP = 64  # attempts that share one listing and one stream
 GATHER = 0.2  # seconds an ended attempt waits for others to go to storage with it, while more run on the node
-GRACE = 10  # seconds between TERM and KILL
 STORAGE_RESERVE = 64 << 20  # bytes that stay free in storage
 RETRY, LONGEST_RETRY = 2.0, 60.0  # seconds until storage that was full or away is tried again; doubled each time
 
@@ -327,7 +326,7 @@ class Lanes:
         self._begin("kill", tokens)
 
         async def end(token: str) -> None:
-            left = await self.room.kill(token, GRACE)
+            left = await self.room.kill(token)
             self._hub.tell(Killed(self.name, token, left))
             if left:
                 self._again("kill", [token])
@@ -429,7 +428,7 @@ class Lanes:
         self._begin("clear", (build.token for build in builds))
         for build in builds:
             if build.exit is None:
-                await self.room.kill(build.token, GRACE)
+                await self.room.kill(build.token)
         kept = await self.room.clear([build.batch_token for build in builds])
         kept |= await self.room.drop([build.token for build in builds])
         for build in builds:
@@ -461,5 +460,4 @@ class Lanes:
         if not self._work.orphans.keys() - {token for token, _ in items}:
             # In this order: a build that begins meanwhile is part of the work before its folder is there.
             there = await self.room.list()
-            if there.sightings.keys() <= self._work.tokens and (unknown := self._work.unknown(there.batches)):
-                await self.room.clear(unknown)
+            await clear_unknown(self.room, there, self._work)

@@ -12,17 +12,15 @@ from collections.abc import Awaitable, Callable
 
 from distribute_ssh.coordination.books import Books
 from distribute_ssh.coordination.evidence import Connected, Swept
+from distribute_ssh.coordination.work import Work
 from distribute_ssh.errors import StorageError, UnreachableError
 from distribute_ssh.model.layout import attempt_folder, job_output, orphan
 from distribute_ssh.model.names import check_name
 from distribute_ssh.node.probe import Facts
-from distribute_ssh.node.process import Room
+from distribute_ssh.node.process import Listing, Room
 from distribute_ssh.storage.archive import Parcel, archive
 from distribute_ssh.storage.folder import Storage
 from distribute_ssh.storage.record import SCHEMA
-
-GRACE = 10  # seconds between TERM and KILL
-
 
 # --- what a tick makes of them ---
 
@@ -55,7 +53,7 @@ async def sweep(
     Raises UnreachableError, and StorageError with the node's copy untouched.
     """
     node = room.link.node
-    left = await room.kill(token, GRACE)
+    left = await room.kill(token)
     if left and may_hold:
         return None  # what it saved is set aside once all of it has ended
     what = f"an attempt on {node} that belonged to nobody was ended"
@@ -78,6 +76,14 @@ async def sweep(
     if await room.drop([token]):
         return None
     return Swept(node, token, what, f"{names[0]}/{names[1]}" if names else None)
+
+
+async def clear_unknown(room: Room, there: Listing, work: Work) -> None:
+    """Remove the folders of batches that nothing of ours stands for; not before all orphans were swept, which may save
+    their results in one. Raises UnreachableError.
+    """
+    if there.sightings.keys() <= work.tokens and (unknown := work.unknown(there.batches)):
+        await room.clear(unknown)
 
 
 async def _names(room: Room, token: str) -> tuple[str, str, str] | None:

@@ -69,9 +69,7 @@ def move(books: Books) -> None:
     paused = {each.token: each for each in _paused(books) if each.is_due}
     if not paused:
         return  # which is nearly every tick
-    now = snapshot(
-        books.queue, books.inventory, books.now, connected=frozenset(books.live), holdoff=books.memory.holdoff
-    )
+    now = snapshot(books.queue, books.inventory, books.now, connected=books.open_nodes, holdoff=books.memory.holdoff)
     for token in moves(now, paused.values()):
         attempt, each = books.attempts[token], paused[token]
         why = f"it stood still on {each.node} for {format_duration(each.seconds)}: attempted elsewhere"

@@ -16,6 +16,7 @@ from typing import Any
 
 from distribute_ssh.coordination.evidence import Connected, Lost
 from distribute_ssh.coordination.lanes import Lanes
+from distribute_ssh.coordination.orphans import clear_unknown
 from distribute_ssh.coordination.pausing import Pausing
 from distribute_ssh.coordination.watching import Watching
 from distribute_ssh.coordination.work import Hub, Work
@@ -150,9 +151,7 @@ class Supervisor:
             lanes = self._lanes = Lanes(self.entry, self._hub, room, facts, self._pausing)
             self.connection += 1
             there = await room.list()
-            # Not before what is nobody's was swept, which may save its results in such a folder.
-            if there.sightings.keys() <= self._work.tokens and (unknown := self._work.unknown(there.batches)):
-                await room.clear(unknown)
+            await clear_unknown(room, there, self._work)
             if there.has_desk:  # what the inventory says of it may have changed
                 try:
                     await open_desk(channel, self.name, self.entry.max_pause, self.entry.owners)

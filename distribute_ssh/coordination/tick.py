@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from distribute_ssh.coordination import leases, owners
 from distribute_ssh.coordination.books import Books, Live, Memory
 from distribute_ssh.coordination.evidence import Evidence
-from distribute_ssh.coordination.judging import HOLDOFF, Judging
+from distribute_ssh.coordination.judging import Judging
 from distribute_ssh.coordination.snapshot import TAKEN, snapshot
 from distribute_ssh.coordination.work import Ready, Work
 from distribute_ssh.model.inventory import Inventory
@@ -152,22 +152,17 @@ class Tick:
     def _advance(self) -> None:
         """Placed attempts whose build is there and whose inputs are staged start; missing builds are begun."""
         live = {(b.batch_id, b.node): b for b in self.builds.values() if b.state in LIVE_BUILDS}
+        open_nodes = self.books.open_nodes
         # A build that was given up still has its folder, perhaps under the very name a new one would take.
         going = {(b.batch_token, b.node) for b in self.builds.values() if b.state is BuildState.STALE}
         for attempt in list(self.attempts.values()):
             node = self.live.get(attempt.node)
             if attempt.state is not AttemptState.PLACED or node is None:
                 continue
-            if any(self.memory.orphans.get(attempt.node, {}).values()):
-                # One may save its results in the very folder that this one's build would empty.
-                why = "what was found there is brought in first"
-                self.memory.holdoff[attempt.node, attempt.batch_id] = (self.now + HOLDOFF, why)
-                self.books.withdraw(attempt, None)
-                continue
             job, batch = self.jobs.get(attempt.job_id), self.batches[attempt.batch_id]
             build = live.get((attempt.batch_id, attempt.node))
             given_up = attempt.batch_token != batch.token or (build and build.state is BuildState.FAILED)
-            if job is None or given_up or attempt.node in self.paused:
+            if job is None or given_up or attempt.node in self.paused or attempt.node not in open_nodes:
                 self.books.withdraw(attempt, None)
             elif build is None or build.batch_token != batch.token:
                 if build is not None:  # of the batch as it was submitted before
@@ -187,14 +182,15 @@ class Tick:
 
     def _place(self) -> None:
         taken = Counter(attempt.node for attempt in self.attempts.values() if attempt.state in TAKEN)
-        is_room = any(taken[entry.name] < entry.slots for entry in self.inventory.nodes if entry.name in self.live)
+        open_nodes = self.books.open_nodes
+        is_room = any(taken[entry.name] < entry.slots for entry in self.inventory.nodes if entry.name in open_nodes)
         if not (is_room and self.queue.work(self.now)):
             return  # which is most ticks of a full lab, and of an idle one
         seen = snapshot(
             self.queue,
             self.inventory,
             self.now,
-            connected=frozenset(self.live),
+            connected=open_nodes,
             holdoff=self.memory.holdoff,
         )
         wanted: dict[int, list[tuple[str, int]]] = defaultdict(list)
@@ -258,6 +254,8 @@ class Tick:
             by_node[node] = Work(attempts, builds, clear, frozenset(kill), ended, needed, orphans, request, warn)
         due = [batch for batch in self.batches.values() if batch.recorded_at is None]
         self.memory.ended &= set(self.attempts)
+        known = self.attempts.keys() | self.builds.keys()
+        self.memory.looks = {token: look for token, look in self.memory.looks.items() if token in known}
         return Ticked(by_node, due, self._next_at())
 
     def _warning(self, ready: Ready) -> Iterator[tuple[str, str]]:

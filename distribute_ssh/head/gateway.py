@@ -109,7 +109,7 @@ def serve(wire: Wire, site: Site) -> None:
         _last_word(wire, HeadError(f"the head does not understand: {error}", hint="is this another program?"))
     except DistributeError as error:
         _last_word(wire, error)
-    except Exception as error:
+    except Exception as error:  # a bug: the person is told so in a sentence, sshd gets the traceback
         _last_word(wire, HeadError(f"a bug on the head: {type(error).__name__}: {error}"))
         raise
 

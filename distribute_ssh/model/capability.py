@@ -50,8 +50,3 @@ def offered(found: Iterable[str]) -> tuple[str, ...]:
 def missing(needed: Collection[str], offered: Collection[str]) -> tuple[str, ...]:
     """What of `needed` is not in `offered`, in alphabetical order."""
     return normalise(set(needed) - set(offered))
-
-
-def matches(needed: Collection[str], offered: Collection[str]) -> bool:
-    """Whether a node that offers `offered` has all of `needed`."""
-    return not missing(needed, offered)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -424,10 +424,3 @@ async def _feed(process: SshProcess, data: bytes) -> None:
         if data:
             await process.write(data)
         process.write_eof()
-
-
-def describe_environment(environ: Mapping[str, str]) -> str | None:
-    """Say so where there is no agent to ask (cron), because OpenSSH's own message does not."""
-    if "SSH_AUTH_SOCK" in environ:
-        return None
-    return "no ssh agent here (under cron there is none): name a key file as `identity:` in the inventory"

@@ -21,6 +21,7 @@ from distribute_ssh.node.lease import standing
 from distribute_ssh.node.link import Link, Process
 from distribute_ssh.plan.reconcile import Sighting
 
+GRACE = 10  # seconds between TERM and KILL
 TINY = 4 << 10  # bytes; such inputs go as a line through the channel: a sweep has one for every job
 SMALL = 8 << 20  # bytes; larger inputs travel one by one and are resumed after a cut, smaller ones in one tar stream
 PIECE = 1 << 20
@@ -237,7 +238,7 @@ class Room:
         """Send a signal to the first process of an attempt's payload, once however often it is asked for."""
         await self.channel.request("warn", token, signal)
 
-    async def kill(self, token: str, grace: int) -> int:
+    async def kill(self, token: str, grace: int = GRACE) -> int:
         """End an attempt and everything it started; the number of processes that would not go (0 is the proof)."""
         _, end = await self.channel.request("kill", token, str(grace), limit=grace + 60)
         return int(end.detail) if end.detail.isdigit() else 0

@@ -28,7 +28,7 @@ class Event:
     """One thing that happened: to a job, or, without one, to a batch."""
 
     at: float
-    batch: str  # NAMESPACE/BATCH, as it is called now; empty: it was of none that the queue knows
+    batch: str | None  # NAMESPACE/BATCH, as it is called now; None: it was of none that the queue knows
     job: str | None
     attempt: int | None
     node: str | None  # of that attempt; or what was done was done to it
@@ -58,7 +58,7 @@ def events(select: Select, scope: Scope, limit: int) -> list[Event]:
         ("history.at >= ?", scope.since),
     )
     rows = select(
-        "SELECT history.at, coalesce(namespace || '/' || batch, ''), job, attempt,"
+        "SELECT history.at, namespace || '/' || batch, job, attempt,"
         ' coalesce(attempts.node, history.node), "from", "to", who, history.reason'
         " FROM history LEFT JOIN batches ON batches.id = history.batch_id"
         " LEFT JOIN attempts ON attempts.job_id = history.job_id AND attempts.number = history.attempt"

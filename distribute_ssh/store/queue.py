@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from distribute_ssh.errors import BusyError, StoreError
 from distribute_ssh.model.actor import Actor
-from distribute_ssh.model.job import ACTIVE, OUTCOMES, Attempt, Batch, Build, Job
+from distribute_ssh.model.job import ACTIVE, Attempt, Batch, Build, Job
 from distribute_ssh.store import ledger, outbox, reports, schema
 from distribute_ssh.store.ballast import Ballast
 from distribute_ssh.store.change import Change, decayed
@@ -275,12 +275,6 @@ class Queue:
         """Jobs that have an attempt on a node."""
         # Ordered as its index is, here and below: asked for the order of ids, SQLite walks the whole table instead.
         return self._all(job_row, f"FROM jobs WHERE {one_of(ACTIVE)} ORDER BY batch_id, id")
-
-    def requested_jobs(self) -> list[Job]:
-        """Jobs of which somebody wants something that is not so yet."""
-        return self._all(
-            job_row, f"FROM jobs WHERE request IS NOT NULL AND NOT {one_of(OUTCOMES)} ORDER BY batch_id, id"
-        )
 
     # --- reading: attempts, builds, nodes ---
 

@@ -31,7 +31,7 @@ def events_table(events: Sequence[Mapping[str, Any]], *, batches: bool, width: i
     rows = [
         [
             clock(seconds(event["at"])),
-            *([event["batch"]] if batches else []),
+            *([event["batch"] or ""] if batches else []),
             event["job"] or "",
             event["to"] or "",
             event["node"] or "",

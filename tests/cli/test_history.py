@@ -138,5 +138,5 @@ def test_what_was_done_to_a_node_is_told_with_who_did_it(call: Call, queue: Queu
         ("here", getpass.getuser(), "drained: new disk"),
         ("here", getpass.getuser(), "undrained"),
     ]
-    assert [each["batch"] for each in told] == ["", ""]
+    assert [each["batch"] for each in told] == [None, None]
     assert "drained: new disk" in call("history").out

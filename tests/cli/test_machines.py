@@ -114,3 +114,15 @@ def test_doctor_says_what_to_do_about_a_node_that_is_away(site: Site) -> None:
     found = site.data("nodes", "doctor", code=6)["checks"]
     assert any(each["ok"] is False and each["remedy"] for each in found)
     assert site.do("nodes", "doctor", "-q", code=6).answered() == "lab1\n"
+
+
+def test_doctor_looks_at_storage_too_unless_nodes_are_named(site: Site) -> None:
+    site.local()
+    (last,) = [each for each in site.data("nodes", "doctor")["checks"] if each["node"] == "storage"]
+    assert (last["step"], last["ok"]) == ("write", True)
+    assert list(site.storage.iterdir()) == [], "it tidied up"
+    (site.folder / "file").touch()
+    site.write_inventory(storage=str(site.folder / "file"))
+    broken = site.do("nodes", "doctor", code=6)
+    assert "storage  NO  write" in broken.answered()
+    assert site.data("nodes", "doctor", "here")["checks"][-1]["node"] == "here"

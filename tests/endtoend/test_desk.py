@@ -35,7 +35,7 @@ def test_a_pause_from_the_desk_is_shown_explained_and_ended_from_either_side(sit
     assert shown["state"] == "paused"
     assert "at its desk" in shown["reason"]
     acts = site.data("history", "--node", "lab1")["history"]
-    assert [each["reason"] for each in acts if each["batch"] == ""] == ["paused at its desk"]
+    assert [each["reason"] for each in acts if each["batch"] is None] == ["paused at its desk"]
     assert type_there(told["path"], "resume") == "lab1 is not paused\n"
     site.wait_state("job", "running")
     type_there(told["path"], "pause")

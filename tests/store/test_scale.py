@@ -34,7 +34,7 @@ for turn in range(50):
         for slot, job in enumerate(queue.ready_jobs(batch.id, 20, 1e9)):
             attempt = change.place(job.id, queue.new_token(), f"n{turn}", slot, 1.0)
             assert attempt
-    queue.active_jobs(), queue.requested_jobs(), queue.live_attempts(), queue.status()
+    queue.active_jobs(), queue.live_attempts(), queue.status()
     with queue.transaction() as change:
         for attempt in queue.live_attempts():
             assert change.withdraw(attempt, 1.0, reason=None)
@@ -93,7 +93,7 @@ def test_the_first_ready_jobs_are_found_without_looking_at_the_rest(big: Queue) 
     assert plans(big, lambda: big.ready_jobs(study, 50, NOW)) == ["SEARCH jobs USING INDEX jobs_ready (batch_id=?)"]
 
 
-@pytest.mark.parametrize("ask", [Queue.active_jobs, Queue.requested_jobs, Queue.live_attempts, Queue.live_builds])
+@pytest.mark.parametrize("ask", [Queue.active_jobs, Queue.live_attempts, Queue.live_builds])
 def test_what_is_going_on_is_found_by_an_index_of_its_own(big: Queue, ask: Callable[[Queue], list[object]]) -> None:
     assert took(0.05, lambda: ask(big)) == []
     assert all("USING INDEX" in step for step in plans(big, lambda: ask(big)))

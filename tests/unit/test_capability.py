@@ -8,14 +8,14 @@ from distribute_ssh.model import capability
 
 
 def test_a_node_matches_when_it_has_all_that_is_needed_and_the_rest_does_not_matter() -> None:
-    assert capability.matches(["gcc", "gpu"], ["gpu", "gcc", "mpi"])
-    assert capability.matches([], [])
-    assert not capability.matches(["gcc", "gpu"], ["gcc"])
+    assert not capability.missing(["gcc", "gpu"], ["gpu", "gcc", "mpi"])
+    assert not capability.missing([], [])
+    assert capability.missing(["gcc", "gpu"], ["gcc"])
 
 
 def test_names_are_compared_exactly() -> None:
-    assert not capability.matches(["GPU"], ["gpu"])
-    assert not capability.matches(["python3"], ["python3.11"])
+    assert capability.missing(["GPU"], ["gpu"])
+    assert capability.missing(["python3"], ["python3.11"])
 
 
 def test_what_is_missing_is_named_once_and_in_order() -> None:
