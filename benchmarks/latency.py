@@ -41,7 +41,7 @@ from distribute_ssh.model.settings import Places
 from distribute_ssh.node.process import Room
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.spool import Spool
-from distribute_ssh.submit import submit
+from distribute_ssh.submitting import submit
 
 # The job rests in between, so that its start and its end are two occasions.
 RUN = """\

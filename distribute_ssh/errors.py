@@ -10,12 +10,14 @@
     |-- BusyError               5   another coordinator drives this queue
     |-- StoreError              1   the queue cannot be used
     |-- HeadError               6   the head does not do what it should, or is of another version
+    |   `-- OvertakenError      6   the same file is being sent twice (trying again helps)
     |-- NodeError               6   a node does not do what it should
     |   |-- UnreachableError    6   no answer; its jobs are untouched (trying again helps)
     |   |-- HostKeyError        6   the host key is unknown or another one (never retried by itself)
     |   |-- LoginError          6   the node refuses us (never retried by itself)
     |   `-- ScratchError        6   the node has no room or no right to write
     |-- StorageError            6   storage cannot be reached or written (trying again helps)
+    |-- JobError                1   a function that ran as a job gave nothing back
     `-- NotifyError             6   a message was not taken (trying again may help)
 
 A job that fails is a result, not an error.
@@ -112,6 +114,10 @@ class HeadError(DistributeError):
     exit_code = 6
 
 
+class OvertakenError(HeadError):
+    """Another submission of the same person goes on with the file that was being sent."""
+
+
 class NodeError(DistributeError):
     """A node does not do what it should."""
 
@@ -143,6 +149,10 @@ class StorageError(DistributeError):
 
     exit_code = 6
     retryable = True
+
+
+class JobError(DistributeError):
+    """A function was to run as a job, and the job ended without giving anything back."""
 
 
 class NotifyError(DistributeError):

@@ -117,6 +117,8 @@ def plan(found: Sequence[Found], has: Callable[[str], bool], queue: str | None) 
             batches.append(_restored(one, has))
         except ValueError as error:
             left[one.name] = str(error)
+        except (KeyError, TypeError) as error:  # it lay where others may write
+            left[one.name] = f"its record is not as we wrote it: {error!r}"
     queue = queue or _the_queue(batches)
     tokens: dict[str, str] = {}
     for batch in batches:

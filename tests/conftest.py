@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,10 @@ HERE = Path(__file__).parent
 
 
 def pytest_configure() -> None:
-    """Accounts of runs that were killed are in nobody's way for long."""
+    """Accounts of runs that were killed are in nobody's way for long; Ctrl-C reaches what the tests start."""
     accounts.remove_leftovers()
+    # Whoever is started in the background by a shell ignores it, and so does all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

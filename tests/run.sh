@@ -18,7 +18,8 @@ lacks() { ! PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null; }
 
 missing=
 packages=
-for each in sshd:openssh-server ssh:openssh-client gcc:gcc fish:fish tcsh:tcsh busybox:busybox debootstrap:debootstrap; do
+for each in sshd:openssh-server ssh:openssh-client gcc:gcc fish:fish tcsh:tcsh busybox:busybox debootstrap:debootstrap \
+    slurmctld:slurm-wlm munged:munge; do
     if lacks "${each%:*}"; then
         missing="$missing ${each%:*}"
         packages="$packages ${each#*:}"
@@ -31,17 +32,18 @@ fi
 
 install() {
     # The tests start servers of their own: installing one must not open a port on this machine.
-    policy=/usr/sbin/policy-rc.d
+    policy=/usr/sbin/policy-rc.d ours=
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
-        trap 'rm -f "$policy"' EXIT
+        ours=$policy
+        trap 'rm -f "$ours"' EXIT
     fi
     apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" </dev/null; }
     # shellcheck disable=SC2086 # names of packages, one word each
     add() { apt install -y --no-install-recommends $packages; }
     { add || { apt update && add; }; } >/dev/null 2>&1 || say "apt-get could not install$packages"
-    rm -f "$policy"
+    rm -f "$ours"
     trap - EXIT
 }
 

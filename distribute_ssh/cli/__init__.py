@@ -68,6 +68,9 @@ def _answer(app: App, error: Exception) -> int:
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         return _fail(app, error_document("system", where + (error.strerror or str(error))), 1)
+    if isinstance(error, UnicodeEncodeError) and isinstance(error.object, str):
+        # Bytes that are no UTF-8 come in as names only, from the command line; the queue keeps text.
+        return _fail(app, error_document("usage", f"{error.object[:60]!a} is no UTF-8, and so no name of ours"), 2)
     message = f"{type(error).__name__}: {error}"
     return _fail(app, error_document("bug", message, "this is a bug in distribute; --debug shows the traceback"), 1)
 

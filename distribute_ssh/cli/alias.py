@@ -9,7 +9,7 @@ import click
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.coordination.coordinator import open_link
-from distribute_ssh.errors import NodeError
+from distribute_ssh.errors import NodeError, UsageError
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.node.channel import open_channel
 from distribute_ssh.node.connection import Connector, KnownHosts
@@ -31,6 +31,8 @@ def alias(app: App, node: str, folder: str | None, remove: bool) -> int:
     inventory, is obeyed.
     """
     entry = app.nodes.node(node)
+    if entry.cluster is not None:
+        raise UsageError(f"{entry.name} is a cluster: nobody sits at it who could pause it")
     program, target, trouble = asyncio.run(_alias(app, entry, folder, remove))
     content = document(node=entry.name, program=None if remove else program, path=target)
     if remove:

@@ -7,15 +7,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from distribute_ssh.cli.app import App, columns, has_colour, write
+from distribute_ssh.cli.app import App, write
+from distribute_ssh.cli.meter import Meter
 from distribute_ssh.cli.names import of_file
 from distribute_ssh.cli.spelled import spelled
 from distribute_ssh.errors import HeadError, UnreachableError, UsageError
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from distribute_ssh.model.settings import Head
 
 T = TypeVar("T")
-COME_BACK = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0, 60.0, 60.0, 60.0)  # seconds: five minutes
-BIG = 16 << 20  # bytes from which on sending is worth a line that moves
 
 
 def act(app: App, at: Head, context: click.Context) -> int:
@@ -70,9 +68,11 @@ def _captured(app: App, at: Head, arguments: list[str]) -> tuple[int, dict[str, 
     code = asyncio.run(_command(app, at, [*arguments[:1], "--json", *arguments[1:]], take, captured=True))
     try:
         found = json.loads(out)
-    except ValueError:
-        raise HeadError(f"{at.name} answered with what is no JSON") from None
-    return code, found if isinstance(found, dict) else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or "schema" not in found:
+        raise HeadError(f"{at.name} answered with what is no document of ours")
+    return code, found
 
 
 def _submit(
@@ -103,31 +103,39 @@ def _submit(
 def _nodes(app: App, at: Head) -> list[NodeView]:
     """The head's nodes, as far as a plan needs them."""
     _, told = _captured(app, at, ["nodes"])
-    if "nodes" not in told:
-        error = told.get("error", {})
-        raise HeadError(str(error.get("message", f"{at.name} tells no nodes")), hint=error.get("hint"))
-    return [
-        NodeView(
-            each["name"], NodeState(each["state"]), frozenset(each["capabilities"]), each["cores"] or 0,
-            each["memory_mb"] or 0, each["slots"], (), probed=each["probed"],
-        )
-        for each in told["nodes"]
-    ]  # fmt: skip
+    try:
+        if "nodes" not in told:
+            raise HeadError(str(told["error"]["message"]), hint=told["error"]["hint"])
+        return [
+            NodeView(
+                each["name"], NodeState(each["state"]), frozenset(each["capabilities"]), each["cores"] or 0,
+                each["memory_mb"] or 0, each["slots"], (), probed=each["probed"],
+            )
+            for each in told["nodes"]
+        ]  # fmt: skip
+    except (KeyError, TypeError, ValueError):  # a node may be in a state that a newer head knows
+        raise HeadError(f"{at.name} says of its nodes what is not known here", hint="upgrade distribute here") from None
 
 
 def _bring(app: App, at: Head, jobs: Path, spec: BatchSpec, fresh: bool, replace: bool) -> upload.Accepted:
-    with _bar(app, "reading") as show:
+    with Meter(app) as meter:
         done = 0
 
         def tick(read: int) -> None:
             nonlocal done
             done += read
-            show(done, 0)
+            meter.tell("reading", done)
 
         offer = Offer(spec, upload.identified(spec, tick), fresh, replace)
-    with _bar(app, "sending") as show:
+    with Meter(app) as meter:
         path = Path(os.path.abspath(jobs))  # as it was written: links and all
-        return asyncio.run(upload.submit(at, app.places, path, offer, progress=show, say=app.warn))
+
+        def say(text: str) -> None:
+            meter.clear()
+            app.warn(text)
+
+        progress = partial(meter.tell, "sending")
+        return asyncio.run(upload.submit(at, app.places, path, offer, progress=progress, say=say))
 
 
 def _follow(app: App, at: Head, submitted: dict[str, Any], then: Callable[[], dict[str, Any]]) -> int:
@@ -146,7 +154,7 @@ def _follow(app: App, at: Head, submitted: dict[str, Any], then: Callable[[], di
 
 def _patiently(app: App, name: str, follow: Callable[[], T]) -> T:
     """Come back where the line is lost: a laptop sleeps, a VPN drops, and the batch goes on meanwhile."""
-    for pause in COME_BACK:
+    for pause in head.COME_BACK:
         try:
             return follow()
         except UnreachableError as error:
@@ -162,24 +170,3 @@ def _patiently(app: App, name: str, follow: Callable[[], T]) -> T:
 def _short(told: dict[str, Any]) -> int:
     """The exit code of a pull at the end."""
     return 1 if told.get("pull") and told["pull"]["problems"] else 0
-
-
-@contextmanager
-def _bar(app: App, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A line that moves, on a terminal, for what takes a while."""
-    if app.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    colours = has_colour(sys.stderr, os.environ)
-    console = Console(stderr=True, no_color=not colours, width=columns(sys.stderr), highlight=False)
-    parts = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*parts, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None, visible=False)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total or None, visible=max(done, total) > BIG)
-
-        yield show

@@ -14,7 +14,7 @@ import click
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Here
 from distribute_ssh.errors import BusyError, NoMatchError, StoreError, UsageError
-from distribute_ssh.model.units import format_size
+from distribute_ssh.model.units import format_duration, format_size
 from distribute_ssh.views.document import document
 from distribute_ssh.views.recovery import plan_text
 from distribute_ssh.views.text import count, safe
@@ -41,6 +41,8 @@ def backup(app: App, file: Path, force: bool) -> None:
     target = file.absolute()
     if target.is_dir() or target.resolve() == database.resolve():
         raise UsageError(f"{file} is {'a folder' if target.is_dir() else 'the queue itself'}", hint="name a new file")
+    if target.exists() and not target.is_file():  # to replace /dev/null would break the machine
+        raise UsageError(f"{file} is no file", hint="name a new file")
     if target.exists() and not force:
         raise UsageError(f"{file} is there already", hint="name a new file, or say --force")
     batches = len(app.queue.batches())
@@ -82,11 +84,15 @@ def recover(app: App, queue: str | None, yes: bool) -> int:
         if not app.confirm("make this the queue?", yes=yes):
             app.say("nothing was changed")
             return 1
-        restore(app.places.database, found.queue, found.batches, who=app.user, now=time.time(), aside=aside)
+        restore(
+            app.places.database, found.queue, found.batches,
+            who=app.user, now=time.time(), patience=app.nodes.lost_after, aside=aside,
+        )  # fmt: skip
     names = [batch.name for batch in found.batches]
     app.answer(content, lambda: f"{count(len(names), 'batch')} brought back into {app.places.database}\n", names)
     app.say(
-        "what nodes still hold is ended and kept as JOB@orphan-... when the queue is driven: distribute runner\n"
+        "what nodes are still at goes on when the queue is driven: distribute runner. Waiting jobs start once every"
+        f" node has told what it holds, at the latest in {format_duration(app.nodes.lost_after)}\n"
         "Drained nodes, pauses, holds and the history went with the old queue"
     )
     return 0

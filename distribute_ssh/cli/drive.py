@@ -1,101 +1,30 @@
-"""Waiting until something is true of the queue: as its coordinator where it has none, else beside the one it has."""
+"""Driving the queue from a command: until something is true, or a signal says to stop."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from distribute_ssh import driving
 from distribute_ssh.cli.app import App
-from distribute_ssh.coordination.coordinator import Coordinator
-from distribute_ssh.store.lock import CoordinatorLock
-from distribute_ssh.store.queue import Queue
+from distribute_ssh.driving import Look, Stop, Stopped, Until
 
-LOOK = 0.2  # seconds between two looks at the queue; a look that finds nothing new costs some microseconds
-RETAKE = 1.0  # seconds between tries to become the coordinator: the other one may be gone
-
-Until = Callable[[Coordinator | None], bool]
-"""Whether it is true now; asked with the coordinator if that is us."""
-
-Look = Callable[[Coordinator | None], None]
-"""Called again and again meanwhile, with the coordinator if that is us."""
-
-
-class Stopped(Exception):  # noqa: N818  # no error: somebody asked for it
-    """A signal asked us to stop; what runs on the nodes keeps running."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
+__all__ = ["Stopped", "drive", "signals"]
 
 
 def drive(app: App, until: Until, look: Look | None = None) -> None:
     """Return when `until` is true; the queue is driven meanwhile, by us if nobody else does. Raises Stopped."""
+
+    async def act() -> None:
+        with signals() as stop:
+            await driving.drive(app, until, look or (lambda _coordinator: None), stop)
+
     try:
-        asyncio.run(_drive(app, until, look or (lambda _coordinator: None)))
+        asyncio.run(act())
     except KeyboardInterrupt:  # before we took note of signals, or asked a second time
         raise Stopped(signal.SIGINT) from None
-
-
-async def _drive(app: App, until: Until, look: Look) -> None:
-    lock = CoordinatorLock(app.places.lock)
-    with signals() as stop:
-        while not stop.number and not until(None):
-            if lock.acquire():
-                try:
-                    await _coordinate(app, until, look, stop)
-                    look(None)
-                    break
-                finally:
-                    lock.release()
-            await _stand_by(until, look, stop)
-        if stop.number and not until(None):
-            raise Stopped(stop.number)
-
-
-async def _coordinate(app: App, until: Until, look: Look, stop: Stop) -> None:
-    # A connection of its own: the coordinator works in another thread, and must not wait for who only looks.
-    with closing(Queue.open(app.places.database, check=True)) as queue:
-        coordinator = Coordinator(queue, app.nodes, app.places)
-        stop.call = coordinator.stop
-
-        async def looking() -> None:
-            while True:
-                look(coordinator)
-                await asyncio.sleep(LOOK)
-
-        # In a group: an error while looking must not be one that nobody hears of.
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(looking(), name="look")
-            await coordinator.run(until=lambda: until(coordinator))
-            watching.cancel()
-        stop.call = None
-
-
-async def _stand_by(until: Until, look: Look, stop: Stop) -> None:
-    """Look on while another coordinator works, until it is worth trying to take its place."""
-    for _ in range(round(RETAKE / LOOK)):
-        look(None)
-        if stop.number or until(None):
-            return
-        await asyncio.sleep(LOOK)
-
-
-class Stop:
-    """What the signals said: 0, or the number of the first one."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.call: Callable[[], None] | None = None
-
-    def take(self, number: int) -> None:
-        """Note a signal, and tell who has to know."""
-        if self.number:  # asked twice: at once
-            raise KeyboardInterrupt
-        self.number = number
-        if self.call:
-            self.call()
 
 
 @contextmanager

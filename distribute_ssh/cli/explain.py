@@ -27,14 +27,18 @@ def explain(app: App, batch: str, job: str | None) -> None:
     What a coordinator has not seen yet is not known: a node may answer again, or no longer.
     """
     found, now = find_batch(app, batch), time.time()
-    reasons = [asdict(reason) for reason in why(snapshot(app.queue, app.nodes, now), found.id, now)]
+    reasons = [
+        {**asdict(reason), "text": app.shown(found, reason.text)}
+        for reason in why(snapshot(app.queue, app.nodes, now), found.id, now)
+    ]
     if job is None:
-        (status,) = with_pauses(app.queue.status(found.name), app.pauses(now), now)["batches"]
+        (status,) = with_pauses(app.status_of(found), app.pauses(now), now)["batches"]
         content = batch_data(status, reasons, driven=app.is_driven)
         names = [each["name"] for each in content["jobs"]]
         app.answer(document(**content), lambda: batch_text(content, app.width), names)
         return
     one = find_job(app, found, job)
-    one = replace(one, reason=pause_reason(one.state, one.node, app.pauses(now), now) or one.reason)
+    reason = pause_reason(one.state, one.node, app.pauses(now), now) or app.shown(found, one.reason)
+    one = replace(one, reason=reason)
     content = job_data(found, one, app.queue.attempts(one.id), reasons, app.silent_nodes(), driven=app.is_driven)
     app.answer(document(**content), lambda: job_text(content, now), [one.name])

@@ -143,6 +143,11 @@ def understood(asked: list[str], actor: Actor) -> tuple[str, list[str]]:
     """
     from distribute_ssh.cli.program import program
 
+    for each in asked:
+        try:
+            each.encode()
+        except UnicodeEncodeError:  # a name in the queue is text, and no name of a file is taken anyway
+            raise UsageError(f"{each[:60]!a} is no text") from None
     app = App()
     context: click.Context
     try:

@@ -16,6 +16,7 @@ from distribute_ssh.model.units import iso, parse_since
 from distribute_ssh.store.ledger import Event, Scope, Share
 from distribute_ssh.views.document import document
 from distribute_ssh.views.history import events_csv, events_table, shares_csv, shares_table
+from distribute_ssh.views.reasons import without_output
 
 
 @click.command(cls=Verb)
@@ -63,7 +64,7 @@ def history(
         people, nodes = app.queue.totals(scope, now) if app.has_queue else ([], [])
         _show_totals(app, content, [_share(each) for each in people], [_share(each) for each in nodes], as_csv=as_csv)
     else:
-        events = [_event(each) for each in app.queue.events(scope, lines)] if app.has_queue else []
+        events = _events(app, scope, lines) if app.has_queue else []
         _show_events(app, content, events, as_csv=as_csv)
 
 
@@ -101,7 +102,13 @@ def _show_totals(
     app.answer(document(**content, people=people, nodes=nodes), text, [each["name"] for each in people])
 
 
-def _event(event: Event) -> dict[str, Any]:
+def _events(app: App, scope: Scope, lines: int) -> list[dict[str, Any]]:
+    hidden = {batch.name for batch in app.queue.batches() if not app.may_read(batch)} if app.actor else set()
+    events = app.queue.events(scope, min(lines, sys.maxsize))
+    return [_event(each, is_open=each.batch not in hidden) for each in events]
+
+
+def _event(event: Event, *, is_open: bool) -> dict[str, Any]:
     return {
         "at": iso(event.at),
         "batch": event.batch,
@@ -111,7 +118,7 @@ def _event(event: Event) -> dict[str, Any]:
         "from": event.before,
         "to": event.after,
         "who": event.who,
-        "reason": event.reason,
+        "reason": event.reason if is_open else without_output(event.reason),
     }
 
 

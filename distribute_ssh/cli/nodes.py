@@ -79,10 +79,25 @@ def _nodes(app: App, now: float) -> list[dict[str, Any]]:
                 "capabilities": sorted(view.capabilities),
                 "cores": view.cores,
                 "memory_mb": view.memory_mb,
-                "gpus": [asdict(gpu) for gpu in probe.merge(entry, facts).gpus],
+                "gpus": [
+                    {
+                        "index": gpu.index,
+                        "vendor": gpu.vendor,
+                        "model": gpu.model,
+                        "memory_mb": gpu.memory_mb,
+                        "uuid": gpu.uuid,
+                        "used_by": gpu.used_by if gpu.used_until > now else None,
+                    }
+                    for gpu in probe.merge(entry, facts).gpus
+                ],
                 "slots": view.slots,
                 "running": [
                     f"{batches.get(attempt.batch_id, '?')}/{jobs.get(attempt.job_id, '?')}"
+                    for attempt in attempts
+                    if attempt.node == view.name
+                ],
+                "given": [
+                    asdict(attempt.share) if attempt.share else None
                     for attempt in attempts
                     if attempt.node == view.name
                 ],

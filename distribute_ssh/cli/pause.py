@@ -39,6 +39,9 @@ def pause(app: App, node: str | None, length: str | None, end: str | None, reaso
     ends as said last.
     """
     entry, now = _named(app, node), time.time()
+    if entry.cluster is not None:
+        hint = f"distribute nodes drain {entry.name}  sends no more jobs there; what is there goes on to its end"
+        raise UsageError(f"{entry.name} is a cluster: nobody sits at it, and it cannot be paused", hint=hint)
     if reason is not None and (len(reason) > _LONGEST_REASON or not reason.isprintable()):
         raise UsageError(f"a reason is one line of at most {_LONGEST_REASON} characters")
     request = NodeRequest(app.queue.new_token(), now, app.user, _end(entry, length, end, now), reason)

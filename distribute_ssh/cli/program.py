@@ -30,6 +30,7 @@ class Program(Family):
             "retry": ("kill", "Queue jobs again that did not end well."),
             "history": ("history", "Show what happened, and who had how much."),
             "notify": ("notify", "Show what was told of batches that ended; test it."),
+            "slurm": ("slurm", "Write a folder that runs a batch on a Slurm cluster."),
         },
         "Machines": {
             "pause": ("pause", "Stop all that runs on a node, for a while."),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from distribute_ssh.cli.app import App, columns, write
+from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Here
+from distribute_ssh.cli.meter import Meter
 from distribute_ssh.cli.names import complete_batch, no_match
 from distribute_ssh.cli.stored import open_results
 from distribute_ssh.errors import HeadError, UsageError
@@ -20,15 +19,13 @@ from distribute_ssh.model.units import format_size, iso
 from distribute_ssh.storage.selection import Selection, text_of, wrong_name
 from distribute_ssh.views import pulling
 from distribute_ssh.views.document import Document, document
-from distribute_ssh.views.text import count, safe
+from distribute_ssh.views.text import count
 
 if TYPE_CHECKING:
     from distribute_ssh.head.fetching import Offered
     from distribute_ssh.storage.arriving import Came
     from distribute_ssh.storage.pull import Pulled, Row
 
-MOVES_EVERY = 0.2  # seconds between two lines on a terminal
-SAYS_EVERY = 30.0  # and elsewhere
 _KINDS = {"f": "file", "d": "folder", "l": "link"}
 
 
@@ -38,13 +35,12 @@ _KINDS = {"f": "file", "d": "folder", "l": "link"}
 @click.option("-i", "--include", multiple=True, metavar="RE", help="Only paths in which this is found; repeatable.")
 @click.option("-e", "--exclude", multiple=True, metavar="RE", help="No paths in which this is found; it wins.")
 @click.option("--job", "jobs", multiple=True, metavar="NAME", help="Only the results of this job; repeatable.")
-@click.option("-d", "--dry", is_flag=True, help="Show what would come; bring nothing.")
+@click.option("-d", "--dry", is_flag=True, help="Show what would come, what not, and why; bring nothing.")
 @click.option("--list", "list_only", is_flag=True, help="Show what is there; bring nothing.")
 @click.option("-s", "--skip-folders", is_flag=True, help="Make no folders but those that hold a file that is chosen.")
 @click.option(
     "--save-dir", type=click.Path(path_type=Path), default=".", show_default=True, metavar="DIR", help="Where to."
 )
-@click.option("-v", "--verbose", is_flag=True, help="With --dry: why each file does or does not come.")
 @click.pass_obj
 def pull(
     app: App,
@@ -57,7 +53,6 @@ def pull(
     list_only: bool,
     skip_folders: bool,
     save_dir: Path,
-    verbose: bool,
 ) -> int:
     """Bring the results of a batch here, into a folder of its name below DIR.
 
@@ -73,7 +68,7 @@ def pull(
         _require_jobs(jobs, found.rows, opened)
         if list_only:
             return _show_list(app, found, opened)
-        return _show_dry(app, found, opened, save_dir / _folder(opened), verbose=verbose)
+        return _show_dry(app, found, opened, save_dir / _folder(opened))
     code, content = bring(app, batch, save_dir, selection, jobs, skip_folders=skip_folders)
     app.answer(document(pull=content), lambda: pulling.pulled_text(content), [content["into"]])
     return code
@@ -93,9 +88,14 @@ def bring(
 
     async def act() -> tuple[Pulled, Offered]:
         async with open_results(app, batch) as opened:
-            with _Meter(app) as meter:
-                target = save_dir / _folder(opened)
-                found = await fetch(opened.results, target, selection, skip_folders=skip_folders, progress=meter.tell)
+            target = save_dir / _folder(opened)
+            with Meter(app) as meter:
+
+                def tell(came: Came) -> None:
+                    files = f"{came.files:,} of {count(came.all_files, 'file')}"
+                    meter.tell(files, came.bytes, came.all_bytes)
+
+                found = await fetch(opened.results, target, selection, skip_folders=skip_folders, progress=tell)
             return found, opened
 
     try:
@@ -120,16 +120,11 @@ def _look(app: App, batch: str, selection: Selection, save_dir: Path, *, skip_fo
     return asyncio.run(act())
 
 
-def _show_dry(app: App, found: Pulled, opened: Offered, target: Path, *, verbose: bool) -> int:
+def _show_dry(app: App, found: Pulled, opened: Offered, target: Path) -> int:
     content = _document(found, opened, target, dry=True)
-    coming = [each["path"] for each in content["entries"] if each["fate"] == "comes" and each["kind"] != "folder"]
-
-    def text() -> str:
-        if verbose:
-            return pulling.entries_table(content["entries"], width=app.width)
-        return "".join(f"{safe(path)}\n" for path in coming)
-
-    app.answer(document(pull=content), text, coming)
+    files = [each for each in content["entries"] if each["kind"] != "folder"]
+    coming = [each["path"] for each in files if each["fate"] == "comes"]
+    app.answer(document(pull=content), lambda: pulling.fates_text(files), coming)
     app.say(pulling.pulled_text(content))
     _warn(app, content)
     return 0
@@ -208,38 +203,7 @@ def _entry(row: Row) -> dict[str, Any]:
 def _warn(app: App, content: Mapping[str, Any]) -> None:
     if content["problems"]:
         app.warn(pulling.refused_text(content["problems"], "not here"))
-    if content["refused"]:
+    if content["refused"] and not content["dry"]:  # that says of everything what becomes of it
         app.say(pulling.refused_text(content["refused"], "left in storage"))
     if content["unfinished"]:
         app.say(pulling.unfinished_text(content["batch"], content["unfinished"]))
-
-
-class _Meter:
-    """Shows bytes on their way: a line that moves on a terminal, now and then a line elsewhere."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self._moves = sys.stderr.isatty() and not app.debug
-        self._began = self._told = time.monotonic()
-        self._wide = 0
-
-    def __enter__(self) -> _Meter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._wide:
-            write(sys.stderr, "\r" + " " * self._wide + "\r")
-
-    def tell(self, came: Came) -> None:
-        """Show how far it is, if that is due."""
-        now = time.monotonic()
-        if self._app.quiet or now - self._told < (MOVES_EVERY if self._moves else SAYS_EVERY):
-            return
-        self._told = now
-        line = pulling.moving_line(came.bytes, came.all_bytes, came.files, came.all_files, now - self._began)
-        if self._moves:
-            line = line[: (columns(sys.stderr) or 80) - 1]
-            write(sys.stderr, "\r" + line.ljust(self._wide))
-            self._wide = len(line)
-        else:
-            self._app.say(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from distribute_ssh import submit as submitting
+from distribute_ssh import submitting
 from distribute_ssh.cli.app import App, write
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.coordination.snapshot import snapshot
-from distribute_ssh.errors import NoMatchError, NoNodeError
+from distribute_ssh.errors import NoMatchError, NoNodeError, UsageError
 from distribute_ssh.model import jobsfile
 from distribute_ssh.model.jobsfile import BatchSpec
 from distribute_ssh.model.units import format_size
@@ -34,13 +34,40 @@ _FRESH = click.option("--fresh", is_flag=True, help="Run all jobs anew; old resu
 _REPLACE = click.option("--replace", is_flag=True, help="Also if the batch still works; changed jobs are killed.")
 
 
-@click.command(cls=Verb)
+_LOCAL = ("local", "save_dir", "clean_save", "only")
+
+
+class Run(Verb):
+    """`run`, which with --local is about this machine, whatever head there is."""
+
+    def act(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Do it here and at once, or as other commands."""
+        context = click.get_current_context()
+        local = {name: context.params.pop(name) for name in _LOCAL}
+        others = {name: value for name, value in kwargs.items() if name not in _LOCAL}
+        if not local.pop("local"):
+            if any(local.values()):
+                raise UsageError("--save-dir, --clean-save and --job are options of `distribute run --local`")
+            return super().act(callback, *args, **others)
+        path = others.pop("jobs")
+        if any(others.values()):
+            raise UsageError("--local runs the batch at once, without a queue: no other way to run it can be given")
+        from distribute_ssh.cli.local import run_here
+
+        return run_here(context.obj, path, **local)
+
+
+@click.command(cls=Run)
 @_JOBS
 @click.option("--detach", is_flag=True, help="Return once it is in the queue.")
 @click.option("--plan", "plan_only", is_flag=True, help="Show who could run it and what would be sent; do nothing.")
 @_FRESH
 @_REPLACE
 @click.option("--pull", "pulls", is_flag=True, help="At the end, bring the results here, as `pull` does.")
+@click.option("--local", is_flag=True, help="Run it here and at once, without queue and ssh, for debugging.")
+@click.option("-s", "--save-dir", type=click.Path(path_type=Path), metavar="DIR", help="Of --local: for the results.")
+@click.option("--clean-save", is_flag=True, help="Of --local: empty that folder first, if --local made it.")
+@click.option("--job", "only", multiple=True, metavar="NAME", help="Of --local: this job only; repeat for more.")
 @click.pass_obj
 def run(app: App, jobs: Path, detach: bool, plan_only: bool, fresh: bool, replace: bool, pulls: bool) -> int:
     """Submit a jobs file and follow its batch to the end.

@@ -43,8 +43,7 @@ def status(app: App, batch: str | None, watch: bool) -> None:
 def _status(app: App, name: str | None) -> dict[str, Any]:
     if not app.has_queue and name is None:
         return document(batches=[])
-    name = None if name is None else find_batch(app, name).name
-    found = app.queue.status(name)
+    found = app.queue.status() if name is None else app.status_of(find_batch(app, name))
     now = time.time()
     return with_pauses(with_unreachable(found, app.silent_nodes()), app.pauses(now), now)
 

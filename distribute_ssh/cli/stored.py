@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from distribute_ssh.cli.app import App
@@ -15,33 +15,15 @@ from distribute_ssh.storage.selection import wrong_name
 if TYPE_CHECKING:
     from distribute_ssh.head.fetching import Offered
     from distribute_ssh.head.gateway import Wire
-    from distribute_ssh.model.actor import Actor
     from distribute_ssh.model.job import Batch
-    from distribute_ssh.node.link import Link
     from distribute_ssh.storage.folder import Storage
 
 
-@asynccontextmanager
-async def open_stored(app: App) -> AsyncIterator[Storage]:
+def open_stored(app: App) -> AbstractAsyncContextManager[Storage]:
     """Open the inventory's storage. Raises StorageError, and what `open_storage` does."""
-    from distribute_ssh.storage.folder import open_storage
+    from distribute_ssh.storage.opening import open_named
 
-    if not app.nodes.storage.startswith("sftp://"):  # the SSH library is slow to import
-        async with open_storage(app.nodes.storage) as storage:
-            yield storage
-        return
-    from distribute_ssh.node.connection import Connector, KnownHosts
-
-    connector = Connector(KnownHosts(app.places.known_hosts), app.nodes.ssh_config)
-
-    async def connect(host: str, *, user: str | None, port: int | None) -> Link:
-        return await connector.open("storage", host, user=user, port=port)
-
-    try:
-        async with open_storage(app.nodes.storage, connect) as storage:
-            yield storage
-    finally:
-        await connector.close()
+    return open_named(app.nodes, app.places)
 
 
 class Named:
@@ -64,6 +46,25 @@ class Named:
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    async def permit_reading(self, app: App, storage: Storage) -> None:
+        """Raise DeniedError where whoever acts may not have its results. Of a batch that the queue does not know, as
+        after it was lost, storage tells whose it is.
+        """
+        from distribute_ssh.storage.batches import read_record
+
+        if app.actor is None:
+            return
+        if self.batch is not None:
+            app.permit_reading(self.batch)
+            return
+        record = await read_record(storage, self.namespace, self.name)
+        definition = record.get("definition")
+        batch = definition.get("batch") if isinstance(definition, dict) else None
+        private = bool(batch.get("private")) if isinstance(batch, dict) else False
+        submitter = record.get("submitter")
+        if why := app.actor.why_not_read(submitter if isinstance(submitter, str) else "somebody", private):
+            raise DeniedError(why)
+
 
 @asynccontextmanager
 async def open_results(app: App, text: str) -> AsyncIterator[Offered]:
@@ -79,29 +80,13 @@ async def open_results(app: App, text: str) -> AsyncIterator[Offered]:
             yield offered
         return
     named = Named(app, text)
-    if named.batch is not None:
-        app.permit_reading(named.batch)
     jobs = [] if named.batch is None else app.queue.jobs(named.batch.id)
     unfinished = [{"job": job.name, "state": str(job.state)} for job in jobs if job.state not in OUTCOMES]
     async with open_stored(app) as storage:
-        if named.batch is None and app.actor is not None:
-            await _permit_reading(app.actor, storage, named)
+        await named.permit_reading(app, storage)
         # Where the queue does not know it either, what is nearest to the name is worth more than where we looked.
         results = StoredResults(storage, named.namespace, named.name, named.unknown, coming=bool(unfinished))
         yield Offered(results, str(named), unfinished)
-
-
-async def _permit_reading(actor: Actor, storage: Storage, named: Named) -> None:
-    """Raise DeniedError where a batch that the queue does not know, as after it was lost, is another's private one."""
-    from distribute_ssh.storage.batches import read_record
-
-    record = await read_record(storage, named.namespace, named.name)
-    definition = record.get("definition")
-    batch = definition.get("batch") if isinstance(definition, dict) else None
-    private = bool(batch.get("private")) if isinstance(batch, dict) else False
-    submitter = record.get("submitter")
-    if why := actor.why_not_read(submitter if isinstance(submitter, str) else "somebody", private):
-        raise DeniedError(why)
 
 
 async def give_results(app: App, wire: Wire, text: str) -> None:

@@ -39,6 +39,7 @@ def verify(app: App, batch: str, jobs: tuple[str, ...]) -> int:
 
     async def act() -> tuple[list[str], list[Problem]]:
         async with open_stored(app) as storage:
+            await named.permit_reading(app, storage)
             return await _compare(storage, named, jobs)
 
     compared, problems = asyncio.run(act())

@@ -33,6 +33,8 @@ class Memory:
     seen_at: dict[str, float] = field(default_factory=dict)  # node -> when that was last written down
     silent: set[str] = field(default_factory=set)  # nodes that were asked in vain since they last answered
     orphans: dict[str, dict[str, bool]] = field(default_factory=dict)  # node -> token -> whether it may hold a result
+    # (node, batch or "GPU 1") -> when the last pause for want of something there ended, or ends, and its length
+    pauses: dict[tuple[str, int | str], tuple[float, float]] = field(default_factory=dict)
     looks: dict[str, tuple[str, float]] = field(default_factory=dict)  # token -> what its folder says, since when
 
 

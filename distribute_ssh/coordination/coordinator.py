@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from distribute_ssh.coordination.books import Live, Memory
 from distribute_ssh.coordination.departed import holding, remember, with_departed
 from distribute_ssh.coordination.evidence import Evidence
+from distribute_ssh.coordination.spreading import Spreading
 from distribute_ssh.coordination.supervisor import Supervisor
 from distribute_ssh.coordination.tick import Tick, Ticked
 from distribute_ssh.coordination.work import Transfer, Work
@@ -62,6 +63,7 @@ class Coordinator:
         self.inventory = inventory
         self.places = places
         self.transfers: dict[str, Transfer] = {}
+        self.spreading = Spreading(queue.id)
         self.nodes: dict[str, Supervisor] = {}
         self._spool = Spool(places.spool)
         self._known_hosts = KnownHosts(places.known_hosts)

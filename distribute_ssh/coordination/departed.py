@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from distribute_ssh.model import cluster
 from distribute_ssh.model.inventory import Inventory, NodeEntry
 from distribute_ssh.model.job import AttemptState
 from distribute_ssh.model.names import key
@@ -38,6 +39,8 @@ def entry_of(row: NodeRow) -> NodeEntry | None:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in row.entry.items() if name in known
     }
+    if values.get("cluster") is not None:
+        values["cluster"] = cluster.recorded(values["cluster"])
     return NodeEntry(**values)
 
 

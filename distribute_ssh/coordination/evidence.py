@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distribute_ssh.model.lease import Lease
 from distribute_ssh.model.owner import Reading
 from distribute_ssh.node.probe import Facts
 from distribute_ssh.plan.reconcile import Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whose an attempt or a build is, by what its script on the node says."""
+
+    namespace: str
+    batch: str
+    job: str | None  # None: it is a build
+    number: int  # of the attempt
+    batch_token: str  # of the folder it runs in
+    slot: int
+    input_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +33,7 @@ class Connected:
     facts: Facts
     sightings: Mapping[str, Sighting | None]
     strays: frozenset[str] = frozenset()  # of which processes run, but there is no folder
+    claims: Mapping[str, Claim] = field(default_factory=dict)  # of attempts the queue did not know
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,20 @@ class NotStaged:
     node: str
     token: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """They are, but the node has not what the attempt was promised; nothing of it was started.
+
+    `used`: GPUs that others hold, and who; `gone`: GPUs that do not answer any more, and what they are.
+    """
+
+    node: str
+    token: str
+    reason: str
+    used: Mapping[int, str]
+    gone: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +164,6 @@ class Watched:
 
 
 Evidence = (
-    Connected | Lost | Seen | Staged | NotStaged | Published | NotPublished | Killed | Dropped | Cleared
+    Connected | Lost | Seen | Staged | NotStaged | NotReady | Published | NotPublished | Killed | Dropped | Cleared
     | Leased | NotObeyed | Watched | Swept
 )  # fmt: skip

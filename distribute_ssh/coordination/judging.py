@@ -16,6 +16,7 @@ from distribute_ssh.coordination.evidence import (
     Lost,
     NotObeyed,
     NotPublished,
+    NotReady,
     NotStaged,
     Published,
     Seen,
@@ -24,8 +25,11 @@ from distribute_ssh.coordination.evidence import (
     Watched,
 )
 from distribute_ssh.model.job import OUTCOMES, Attempt, AttemptState, Build, BuildState, Job, State
+from distribute_ssh.node import probe
 from distribute_ssh.plan import reconcile
+from distribute_ssh.plan.readiness import FIRST_PAUSE, GPU_PAUSE, pause
 from distribute_ssh.plan.reconcile import Sighting, Verdict
+from distribute_ssh.plan.room import portion
 
 HOLDOFF = 60.0  # seconds a node gets no job of a batch after it could not take its inputs
 
@@ -67,6 +71,8 @@ class Judging:
                 pass  # the supervisor knows; `_advance` asks it
             case NotStaged():
                 self._not_staged(item)
+            case NotReady():
+                self._not_ready(item)
             case Published():
                 self._published(item)
             case NotPublished():
@@ -97,7 +103,12 @@ class Judging:
         )  # fmt: skip
         self.memory.seen_at[item.node] = self.now
         self.memory.silent.discard(item.node)
+        for token in orphans.claimed(item):
+            if orphans.adopt(self.books, item, token):
+                self._judge(token, item.sightings[token], item.node, None)
         orphans.find(self.books, item)
+        if all(entry.name in self.memory.seen_at for entry in self.books.inventory.nodes if entry.enabled):
+            self.change.free_brought_back()  # no node is at any of them that was not taken up again
         for token in [t for t, a in self.attempts.items() if a.node == item.node]:
             self._judge(token, item.sightings.get(token), item.node, None)
         for token in [t for t, b in self.builds.items() if b.node == item.node]:
@@ -109,11 +120,14 @@ class Judging:
         boot_id = self.live[node].boot_id
         if attempt := self.attempts.get(token):
             found = self._found(token, attempt.state, attempt.boot_id, sighting, boot_id)
+            self._heed_queue(attempt, sighting)
+            attempt = self.attempts.get(token, attempt)
             self._obey_attempt(attempt, found, boot_id, said)
             self._follow_lease(token, sighting)
         elif build := self.builds.get(token):
             found = self._found(token, build.state, build.boot_id, sighting, boot_id)
-            self._obey_build(build, found, boot_id, said)
+            if sighting is None or sighting.note is None or not self._heed_queue_of_build(build, sighting, found):
+                self._obey_build(build, found, boot_id, said)
 
     def _found(
         self, token: str, state: AttemptState | BuildState, then: str | None, sighting: Sighting | None, boot_id: str
@@ -140,6 +154,31 @@ class Judging:
             case Verdict.KEEP | Verdict.START | Verdict.STOP:
                 pass  # the supervisor starts what is starting and ends what is stale on every new connection
 
+    def _heed_queue(self, attempt: Attempt, sighting: Sighting | None) -> None:
+        """A node may have a queue of its own, Slurm's: why an attempt waits in it, and that somebody ended it there."""
+        job = self.jobs.get(attempt.job_id)
+        if sighting is None or job is None or job.attempt != attempt.number:
+            return
+        if attempt.state not in (AttemptState.STARTING, AttemptState.RUNNING):
+            return
+        if sighting.ending is not None and attempt.ending is None:
+            self.books.set_ending(attempt, sighting.ending)
+        if sighting.note is not None and job.reason != sighting.note:
+            self.change.note(job.id, sighting.note)
+
+    def _heed_queue_of_build(self, build: Build, sighting: Sighting, found: reconcile.Judgement) -> bool:
+        """Likewise of a build, of which there is no record; whether that is all there is to say of it."""
+        if build.state not in (BuildState.STARTING, BuildState.RUNNING):
+            return False
+        if sighting.ending is not None:
+            if ended := self.books.move_build(build, BuildState.ENDED, exit=reconcile.GONE):
+                self._build_failed(ended, sighting.note or "it was ended")
+        elif found.verdict is Verdict.LOST:  # not at once again: what is wrong there may be so for long
+            self._not_staged(NotStaged(build.node, build.token, found.reason or "it was lost"))
+        else:
+            return False
+        return True
+
     def _follow_lease(self, token: str, sighting: Sighting | None) -> None:
         """A job is paused while its attempt is; for how long it was, its time limit does not count."""
         attempt = self.attempts.get(token)
@@ -164,7 +203,7 @@ class Judging:
             self.books.move_attempt(attempt, AttemptState.STALE)
             return
         seconds = max(0.0, self.now - (attempt.started_at or self.now) - attempt.paused_seconds)
-        self.change.add_usage(self.batches[attempt.batch_id].submitter, seconds, self.now)
+        self.change.add_usage(self.batches[attempt.batch_id].submitter, seconds * self._portion(attempt), self.now)
         started = {} if attempt.started_at else {"started_at": self.now}
         ended = self.books.move_attempt(attempt, AttemptState.ENDED, exit=code, **started)
         if not ended:
@@ -179,6 +218,15 @@ class Judging:
         else:
             self.books.move_job(job, State.ARCHIVING, started_at=job.started_at or ended.started_at)
 
+    def _portion(self, attempt: Attempt) -> float:
+        """Which part of its node an attempt had."""
+        entry = next((entry for entry in self.books.inventory.nodes if entry.name == attempt.node), None)
+        row = self.queue.nodes().get(attempt.node)
+        if attempt.share is None or entry is None or row is None:
+            return 1.0
+        offer = probe.merge(entry, probe.Facts.from_json(row.facts))
+        return portion(attempt.share, offer.cores, offer.memory_mb or 0, len(offer.gpus))
+
     def _lost(self, attempt: Attempt, job: Job | None, why: str) -> None:
         """The attempt cannot come to an end of its own any more."""
         if job is None:
@@ -192,15 +240,54 @@ class Judging:
             self.memory.holdoff[item.node, attempt.batch_id] = (until, item.reason)
             if attempt.state is AttemptState.PLACED:
                 self.books.withdraw(attempt, item.reason)
+            else:  # its start is asked for again
+                self.change.note(attempt.job_id, item.reason)
         elif build := self.builds.get(item.token):
             self.memory.holdoff[item.node, build.batch_id] = (until, item.reason)
             self.books.move_build(build, BuildState.STALE, reason=item.reason)
             self.books.withdraw_placed(build, item.reason)
 
+    def _not_ready(self, item: NotReady) -> None:
+        """What was promised is not there: others have it, or it broke. The job waits again, or goes elsewhere."""
+        if item.used or item.gone:
+            self._note_gpus(item)
+        attempt = self.attempts.get(item.token)
+        if attempt is None:
+            return
+        if attempt.share is None or (item.used.keys() | item.gone.keys()).isdisjoint(attempt.share.gpus):
+            # A GPU that is taken is given to nobody for a while; anything else keeps the whole batch away.
+            until = self.now + self._pause(item.node, attempt.batch_id, FIRST_PAUSE)
+            self.memory.holdoff[item.node, attempt.batch_id] = (until, item.reason)
+        if attempt.state is AttemptState.PLACED:
+            self.books.withdraw(attempt, f"{item.node}: {item.reason}")
+
+    def _note_gpus(self, item: NotReady) -> None:
+        """Write down, with what was found on the node, which of its GPUs others hold and which are gone."""
+        row = self.queue.nodes().get(item.node)
+        if row is None or not row.facts:
+            return
+        facts = probe.Facts.from_json(row.facts)
+        broken = {f"GPU {index}": f"does not answer any more ({what})" for index, what in item.gone.items()}
+        gpus = []
+        for gpu in facts.gpus:
+            who = item.used.get(gpu.index)
+            if who is not None and gpu.used_until <= self.now:
+                until = self.now + self._pause(item.node, f"GPU {gpu.index}", GPU_PAUSE)
+                gpus.append(replace(gpu, used_by=who, used_until=until))
+            elif gpu.index not in item.gone:
+                gpus.append(gpu)
+        facts = replace(facts, gpus=tuple(gpus), broken={**facts.broken, **broken})
+        self.change.node(item.node, facts=facts.to_json())
+
+    def _pause(self, node: str, what: int | str, first: float) -> float:
+        length = pause(self.memory.pauses.get((node, what)), self.now, first)
+        self.memory.pauses[node, what] = (self.now + length, length)
+        return length
+
     def _published(self, item: Published) -> None:
         if build := self.builds.get(item.token):
             failed = build.state is BuildState.FAILED and item.last_line is not None
-            reason = f"exit {build.exit}: {item.last_line}" if failed else None
+            reason = f"{build.reason or f'exit {build.exit}'}: {item.last_line}" if failed else None
             self.change.build_logged(build.id, reason)
             self.builds[build.token] = replace(build, log_kept=True, reason=reason or build.reason)
             return
@@ -246,7 +333,8 @@ class Judging:
                     self.books.move_build(ended, BuildState.BUILT)
                     self.change.node(build.node, failures=[], probation_until=None)
                 else:
-                    self._build_failed(ended, f"exit {found.exit}")
+                    how = "Slurm refused it" if found.exit == reconcile.REFUSED else f"exit {found.exit}"
+                    self._build_failed(ended, how)
             case Verdict.LOST if build.state is not BuildState.STALE:
                 self.books.move_build(build, BuildState.STALE)
                 self.books.withdraw_placed(build, found.reason)

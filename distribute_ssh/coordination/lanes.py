@@ -26,6 +26,7 @@ from distribute_ssh.coordination.evidence import (
 )
 from distribute_ssh.coordination.orphans import clear_unknown, sweep
 from distribute_ssh.coordination.pausing import Pausing
+from distribute_ssh.coordination.readying import Readying
 from distribute_ssh.coordination.work import Hub, Ready, Transfer, Work
 from distribute_ssh.errors import NodeError, StorageError, UnreachableError
 from distribute_ssh.model.inventory import NodeEntry
@@ -33,9 +34,10 @@ from distribute_ssh.model.job import AttemptState, Batch, Build, BuildState, Inp
 from distribute_ssh.model.layout import attempt_folder
 from distribute_ssh.model.lease import NodeRequest
 from distribute_ssh.node import probe, wire
+from distribute_ssh.node.given import given
 from distribute_ssh.node.process import Room
-from distribute_ssh.node.shell import build_environment, build_script, gently, job_environment, job_script
-from distribute_ssh.plan.reconcile import Sighting
+from distribute_ssh.node.script import Scripts
+from distribute_ssh.plan.reconcile import REFUSED, STAGE, Sighting
 from distribute_ssh.storage.archive import Parcel, archive
 from distribute_ssh.storage.publish import discard
 from distribute_ssh.storage.record import build_parcel, job_parcel
@@ -65,7 +67,8 @@ class Lanes:
         self._hub = hub
         self._facts = facts
         self._offer = probe.merge(entry, facts)
-        self._gently = gently(entry.nice, entry.ionice, entry.core_cap)
+        self._scripts = Scripts(entry, facts, room.channel.root)
+        self._readying = Readying(entry, hub.queue_id, room, self._offer)
         self._pausing = pausing
         self._work = Work()  # until what is there was judged
         self._begun: dict[tuple[str, str], float] = {}  # (verb, token) -> when it may be tried again
@@ -87,15 +90,17 @@ class Lanes:
         live = work.tokens | work.orphans.keys()
         self._begun = {key: at for key, at in self._begun.items() if key[1] in live}
         self.staged &= live
+        self._readying.forget(live)
         self._mine &= live
         self._wake()
 
     async def run(self) -> None:
         """Do what is due, and look at what runs, until something breaks."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._poll(), name=f"poll {self.name}")
-            for due, act in self._lanes():
-                group.create_task(self._lane(due, act), name=f"{act.__name__} on {self.name}")
+        with self._hub.spreading.joined(self._entry, self.room, lambda: self._pausing.is_paused):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._poll(), name=f"poll {self.name}")
+                for due, act in self._lanes():
+                    group.create_task(self._lane(due, act), name=f"{act.__name__} on {self.name}")
 
     def heard(self, event: wire.Event) -> None:
         """Take notice of an event: a hint, the record is looked at."""
@@ -113,6 +118,7 @@ class Lanes:
         return [
             (self._pausing.due, self._obey),
             (self._stage_due, self._stage),
+            (self._ready_due, self._ready),
             (self._start_due, self._start),
             (self._look_due, self._look),
             (self._warn_due, self._warn),
@@ -159,7 +165,7 @@ class Lanes:
         while True:
             await asyncio.sleep(POLL_ADOPTED)
             running, now = self._running(), time.monotonic()
-            soon = ((running - self._mine) | self._started) & running
+            soon = ((running - self._mine) | self._started) & running if self.room.pushes else set()
             self._started.clear()
             if running and now - looked > POLL:
                 looked, soon = now, running
@@ -216,20 +222,50 @@ class Lanes:
         inputs = {item.sha256: item for _, each in items for item in each}
         try:
             await self.room.stage(
-                inputs.values(), self._hub.spool_path, keep=self._work.needed, progress=self._transfer("inputs")
+                inputs.values(),
+                self._hub.spool_path,
+                keep=self._work.needed,
+                progress=self._transfer("inputs"),
+                bring=functools.partial(self._hub.spreading.bring, self.name),
             )
         except UnreachableError:
             raise
         except NodeError as error:
+            if len(items) > 1:  # one that has no room must not keep out those beside it, who may be of somebody else
+                for item in items:
+                    await self._stage([item])
+                return
             for token in tokens:
                 self._hub.tell(NotStaged(self.name, token, error.message))
             return
         finally:
             self._hub.transfers.pop(f"{self.name} inputs", None)
+        # What somebody does at the login machine of a cluster takes nothing from jobs.
+        attempts = self._work.attempts if self._entry.cluster is None else ()
+        looked_at = {ready.attempt.token for ready in attempts if self._readying.needs_look(ready)}
         for token in tokens:
-            self.staged.add(token)
-            self._hub.tell(Staged(self.name, token))
+            if token in looked_at:
+                self._readying.arrived(token)
+            else:
+                self._pass(Staged(self.name, token))
         self._wake()  # a build that is staged starts now
+
+    def _pass(self, told: Staged) -> None:
+        self.staged.add(told.token)
+        self._hub.tell(told)
+
+    # ready
+
+    def _ready_due(self) -> list[Ready]:
+        return [each for each in self._readying.due(self._work) if self._is_due("ready", each.attempt.token)]
+
+    async def _ready(self, items: list[Ready]) -> None:
+        self._begin("ready", (ready.attempt.token for ready in items))
+        for told in await self._readying.look(items, self._work, self.staged):
+            if isinstance(told, Staged):
+                self._pass(told)
+            else:
+                self._hub.tell(told)
 
     # start
 
@@ -247,41 +283,31 @@ class Lanes:
         return due
 
     async def _start(self, items: list[tuple[str, Callable[[], str]]]) -> None:
-        async def start(token: str, script: Callable[[], str]) -> None:
-            try:
-                await self.room.start(token, script())
-            except UnreachableError:
-                raise
-            except NodeError as error:
-                self._hub.tell(NotStaged(self.name, token, error.message))
-
         tokens = [token for token, _ in items]
         self._begin("start", tokens)
         self._mine.update(tokens)
-        async with asyncio.TaskGroup() as group:
-            for token, script in items:
-                group.create_task(start(token, script), name=f"start {token} on {self.name}")
+        failed = await self.room.start_all({token: script() for token, script in items})
+        for token, error in failed.items():
+            self._hub.tell(NotStaged(self.name, token, error.message))
+        if failed:
+            self._again("start", failed)
 
     def _build_script(self, build: Build, batch: Batch) -> str:
-        env = build_environment(build, batch, self._entry.env, self._offer.cores, self.room.channel.root)
-        return build_script(
-            batch_token=build.batch_token, script=batch.script, init=batch.init, slots=self._entry.slots,
-            python=self._entry.python or "python3", env=env, gentle=self._gently,
-        )  # fmt: skip
+        jobs = [ready.job for ready in self._work.attempts if ready.batch.id == batch.id and ready.job is not None]
+        cores = self.room.build_cores(jobs, self._offer.cores)
+        script = self._scripts.build(build, batch, cores=cores, shared=batch.id in self._work.shared)
+        return self.room.dressed_build(script, jobs)
 
     def _job_script(self, ready: Ready) -> str:
         attempt, job, batch = ready.attempt, ready.job, ready.batch
         assert job is not None, "an attempt without its job is stale"
-        assert job.script is not None
-        cores = max(1, self._offer.cores // self._entry.slots)
-        env = job_environment(
-            attempt, job, batch, self._entry.env, cores, self._offer.memory_mb, self.room.channel.root
-        )
-        return job_script(
-            token=attempt.token, batch_token=attempt.batch_token, slot=attempt.slot, script=job.script,
-            init=batch.init, inputs=job.inputs, cores=cores, python=self._entry.python or "python3", env=env,
-            time_limit=job.time_limit, gentle=self._gently,
+        has_gpu = "gpu" in batch.capabilities
+        part = given(
+            attempt.share, self._offer, found=len(self._facts.gpus), has_gpu=has_gpu,
+            foreign=self._readying.kept_back(attempt.token),
         )  # fmt: skip
+        part = self.room.part(job, part)
+        return self.room.dressed(self._scripts.job(attempt, job, batch, part), job, part)
 
     # look
 
@@ -297,7 +323,7 @@ class Lanes:
             self._pausing.heard(lease)
         said = {}
         for token, sighting in found.items():
-            if sighting is not None and sighting.exit == "stage":
+            if sighting is not None and sighting.exit in (STAGE, REFUSED):
                 self.room.forget_blobs()
                 said[token] = await self._last_line(token)
         self._hub.tell(Seen(self.name, found, said))

@@ -1,23 +1,27 @@
-"""What lies or runs on a node and belongs to nobody any more: ended, brought to storage if it holds results, wiped.
+"""What lies or runs on a node and the queue does not know: taken up again where its job waits, or else ended, brought
+to storage if it holds results, and wiped.
 
-A queue that was restored from a backup does not know the attempts that were begun since then; a start that hung in a
-line may arrive after its attempt was given up and wiped. The first kind may hold the only copy of a result, the second
-never does: its job ran, or runs, as another attempt.
+A queue that was restored from a backup, or made anew, does not know the attempts that were begun since then; a start
+that hung in a line may arrive after its attempt was given up and wiped. The first kind may be days of work or hold the
+only copy of a result, the second never does: its job ran, or runs, as another attempt.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from distribute_ssh.coordination.books import Books
-from distribute_ssh.coordination.evidence import Connected, Swept
+from distribute_ssh.coordination.evidence import Claim, Connected, Swept
 from distribute_ssh.coordination.work import Work
 from distribute_ssh.errors import StorageError, UnreachableError
+from distribute_ssh.model.job import AttemptState, Batch, BuildState, State
 from distribute_ssh.model.layout import attempt_folder, job_output, orphan
 from distribute_ssh.model.names import check_name
+from distribute_ssh.model.resources import Resources, Share
 from distribute_ssh.node.probe import Facts
 from distribute_ssh.node.process import Listing, Room
+from distribute_ssh.plan.recovery import NO_FILES
 from distribute_ssh.storage.archive import Parcel, archive
 from distribute_ssh.storage.folder import Storage
 from distribute_ssh.storage.record import SCHEMA
@@ -33,6 +37,65 @@ def find(books: Books, item: Connected) -> None:
         may_hold = sighting is not None and sighting.state != "unstarted"
         found[token] = may_hold and not books.queue.was_known(token)
     books.memory.orphans[item.node] = found
+
+
+def claimed(item: Connected) -> list[str]:
+    """Of what was found, that of which the script says whose it is: builds first, for attempts run in them, and what
+    runs last, for what ended needs its slot no more.
+    """
+
+    def rank(token: str) -> tuple[bool, bool, str]:
+        sighting = item.sightings.get(token)
+        return item.claims[token].job is not None, sighting is not None and sighting.state == "running", token
+
+    return sorted(item.claims, key=rank)
+
+
+def adopt(books: Books, item: Connected, token: str) -> bool:
+    """Take up again what was begun for a job that waits, or for its batch, and of the very same inputs; True if so."""
+    claim, sighting = item.claims[token], item.sightings.get(token)
+    if books.queue.was_known(token) or sighting is None or sighting.state not in ("running", "ended"):
+        return False
+    batch = books.queue.batch(f"{claim.namespace}/{claim.batch}")
+    if batch is None or batch.token != claim.batch_token:
+        return False
+    if claim.job is None:
+        build = books.change.build_start(batch.id, item.node, token, batch.build_hash, books.now)
+        if build is not None:
+            books.batches[batch.id], books.builds[token] = batch, build
+        return build is not None
+    return _adopt_attempt(books, item, token, batch)
+
+
+def _adopt_attempt(books: Books, item: Connected, token: str, batch: Batch) -> bool:
+    claim = item.claims[token]
+    job = books.queue.job(batch.id, claim.job or "")
+    if job is None or job.input_hash != claim.input_hash or job.request is not None or claim.number <= job.attempt:
+        return False
+    has_no_files = job.state is State.LOST and job.reason == NO_FILES  # and this attempt has no need of them any more
+    here = (build for build in books.builds.values() if build.node == item.node and build.batch_id == batch.id)
+    if not (job.state is State.QUEUED or has_no_files) or all(build.state is not BuildState.BUILT for build in here):
+        return False
+    if has_no_files:
+        books.change.retry(batch.id, [job.name], "distribute", books.now)
+    share = _share(job.resources, item.facts) if job.resources else None
+    attempt = books.change.place(job.id, token, item.node, claim.slot, books.now, share, number=claim.number)
+    if attempt is None:
+        return False
+    books.attempts[token] = attempt
+    books.batches[batch.id] = books.queue.batch_by_id(batch.id) or batch
+    if taken := books.queue.job_by_id(job.id):
+        books.jobs[job.id] = taken
+    books.move_attempt(attempt, AttemptState.STARTING, boot_id=item.boot_id)
+    what = f"{job.name} went on there unknown to the queue, and is taken up again"
+    books.change.tell_act(books.now, "distribute", what, node=item.node, batch_id=batch.id)
+    return True
+
+
+def _share(asked: Resources, facts: Facts) -> Share:
+    """What it has, as far as that can be said: which of the GPUs it was given, nobody knows any more, so it has all."""
+    gpus = tuple(gpu.index for gpu in facts.gpus) if asked.gpus else ()
+    return Share(asked.cores, asked.memory_mb, gpus, asked.disk_mb)
 
 
 def take(books: Books, item: Swept) -> None:
@@ -59,9 +122,9 @@ async def sweep(
     what = f"an attempt on {node} that belonged to nobody was ended"
     if left:
         what += f"; {left} of its processes would not go"
-    names = None
-    if may_hold and (names := await _names(room, token)):
-        namespace, batch, job = names
+    claim = await _claim(room, token) if may_hold else None
+    if claim and claim.job:
+        namespace, batch, job = claim.namespace, claim.batch, claim.job
         folder = orphan(job, token)
         record = {
             "schema": SCHEMA, "namespace": namespace, "batch": batch, "job": job, "attempt_id": token, "node": node,
@@ -75,7 +138,7 @@ async def sweep(
         what += f"; what it held is in {namespace}/{batch}/{folder}"
     if await room.drop([token]):
         return None
-    return Swept(node, token, what, f"{names[0]}/{names[1]}" if names else None)
+    return Swept(node, token, what, f"{claim.namespace}/{claim.batch}" if claim else None)
 
 
 async def clear_unknown(room: Room, there: Listing, work: Work) -> None:
@@ -86,18 +149,36 @@ async def clear_unknown(room: Room, there: Listing, work: Work) -> None:
         await room.clear(unknown)
 
 
-async def _names(room: Room, token: str) -> tuple[str, str, str] | None:
-    """Namespace, batch and job, as its script says; None for a build, and for what never was a job of ours."""
+async def claims(room: Room, tokens: Iterable[str]) -> dict[str, Claim]:
+    """Whose attempts and builds these are; what never was ours is left out. Raises UnreachableError."""
+    found = {token: await _claim(room, token) for token in sorted(tokens)}
+    return {token: claim for token, claim in found.items() if claim}
+
+
+async def _claim(room: Room, token: str) -> Claim | None:
     script = f"{shlex.quote(room.channel.root)}/{attempt_folder(token)}/run.sh"
-    ended = await room.link.run(f"[ ! -e {script} ] || exec sed -n 's/^ *export DISTRIBUTE_//p' {script}")
+    says = "s/^slot=batches./SLOT=/p; s/^ *export DISTRIBUTE_//p"
+    ended = await room.link.run(f"[ ! -e {script} ] || exec sed -n '{says}' {script}")
     if not ended.ok:
         raise UnreachableError(f"{room.link.node}: {attempt_folder(token)} could not be read")
-    said = {}
+    said: dict[str, str] = {}
     for line in ended.stdout.decode(errors="replace").splitlines():
         name, _, value = line.partition("=")
         try:
-            said[name] = "".join(shlex.split(value))  # the last of a name is ours: we come after the job's own
+            # Of `slot` the first is ours, it is the script's first line; else the last: we come after the job's own.
+            said[name] = said.get("SLOT") or value if name == "SLOT" else "".join(shlex.split(value))
         except ValueError:
             continue
-    names = tuple(said.get(each, "") for each in ("NAMESPACE", "BATCH", "JOB_NAME"))
-    return None if any(map(check_name, names)) else (names[0], names[1], names[2])
+    namespace, batch, job = (said.get(each, "") for each in ("NAMESPACE", "BATCH", "JOB_NAME"))
+    if any(map(check_name, (namespace, batch, job or batch))):
+        return None
+    batch_token, _, slot = said.get("SLOT", "").partition("/slot-")
+    return Claim(
+        namespace,
+        batch,
+        job or None,
+        number=int(said["ATTEMPT_NUMBER"]) if said.get("ATTEMPT_NUMBER", "").isdecimal() else 0,
+        batch_token=batch_token,
+        slot=int(slot) if slot.isdecimal() else 0,
+        input_hash=said.get("INPUT_HASH", ""),
+    )

@@ -28,6 +28,11 @@ class Pausing:
         self._lease: Lease | None = None
         self._not_before: dict[tuple[str, float | None], float] = {}  # a request -> when it may be carried out (again)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether a pause stands there, as far as is known."""
+        return self._lease is not None
+
     def connected(self) -> None:
         """Begin anew: what was asked for on a line that broke may not have arrived."""
         self._not_before.clear()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distribute_ssh.model import capability
 from distribute_ssh.model.inventory import Inventory, NodeEntry
 from distribute_ssh.model.job import AttemptState, Build, BuildState, NodeState
 from distribute_ssh.model.lease import in_force
+from distribute_ssh.model.resources import Share
 from distribute_ssh.node import probe
 from distribute_ssh.plan.activity import BY_HOURS, closure
-from distribute_ssh.plan.snapshot import NodeView, Snapshot, WorkView
-from distribute_ssh.store.queue import Queue
+from distribute_ssh.plan.snapshot import GpuView, NodeView, Snapshot, WorkView
+from distribute_ssh.store.queue import Queue, WorkRow
 from distribute_ssh.store.rows import NodeRow
 from distribute_ssh.views.times import pause_words
 from distribute_ssh.views.times import until as until_words
@@ -22,12 +23,16 @@ TAKEN = frozenset({AttemptState.PLACED, AttemptState.STARTING, AttemptState.RUNN
 """Attempts that hold their slot. One that ended does not: what it saved has been moved out of the slot."""
 
 
+SCRATCH_HOLDS = 600.0  # seconds for which what a probe saw of free scratch is believed
+
+
 @dataclass(slots=True)
 class _OnNode:
-    taken: set[int] = field(default_factory=set)
+    running: dict[int, Share | None] = field(default_factory=dict)  # by slot
     built: set[int] = field(default_factory=set)
     failed: dict[int, str] = field(default_factory=dict)
     holdoff: dict[int, str] = field(default_factory=dict)
+    gpus_shared: bool = False
 
 
 def snapshot(
@@ -45,9 +50,11 @@ def snapshot(
     """
     rows = queue.nodes()
     on: dict[str, _OnNode] = defaultdict(_OnNode)
+    with_gpu = queue.gpu_batches()
     for attempt in queue.live_attempts():
         if attempt.state in TAKEN:
-            on[attempt.node].taken.add(attempt.slot)
+            on[attempt.node].running[attempt.slot] = attempt.share
+            on[attempt.node].gpus_shared |= attempt.share is None and attempt.batch_id in with_gpu
     for build in queue.live_builds():
         if build.state is BuildState.FAILED:
             on[build.node].failed[build.batch_id] = _why(build)
@@ -63,18 +70,31 @@ def snapshot(
             name=row.batch.name,
             submitter=row.batch.submitter,
             submitted_at=row.batch.submitted_at,
-            capabilities=frozenset(capability.needed(row.batch.kind, row.batch.capabilities)),
+            capabilities=needs(row),
             ready=row.ready,
             later=row.later,
             next_at=row.next_at,
             held=row.held,
             running=row.active,
-            served_at=served.get(row.batch.id),
+            served_at=served.get((row.batch.id, row.resources)),
+            resources=row.resources,
+            waited=max(0.0, now - row.batch.submitted_at),
         )
         for row in queue.work(now)
     )
-    nodes = tuple(node_view(entry, rows.get(entry.name), on[entry.name], now, connected) for entry in inventory.nodes)
+    nodes = tuple(
+        replace(
+            node_view(entry, rows.get(entry.name), on[entry.name], now, connected),
+            accepts_after=inventory.overflow.get(entry.name, 0.0),
+        )
+        for entry in inventory.nodes
+    )
     return Snapshot(nodes, work, queue.usage(now))
+
+
+def needs(row: WorkRow) -> frozenset[str]:
+    """All that a node must have to run these jobs."""
+    return frozenset(capability.needed(row.batch.kind, row.batch.capabilities, row.resources))
 
 
 def _why(build: Build) -> str:
@@ -95,14 +115,27 @@ def node_view(
         cores=offer.cores,
         memory_mb=offer.memory_mb or 0,
         slots=entry.slots,
-        free_slots=tuple(slot for slot in range(entry.slots) if slot not in on.taken),
+        free_slots=tuple(slot for slot in range(entry.slots) if slot not in on.running),
         reason=reason,
         built=frozenset(on.built),
         failed=on.failed,
         holdoff=on.holdoff,
         probed=facts is not None,
+        gpus=tuple(
+            GpuView(gpu.index, gpu.memory_mb or 0, gpu.used_by if gpu.used_until > now else None) for gpu in offer.gpus
+        ),
+        disk_mb=_scratch_free(facts, now),
+        running=on.running,
+        gpus_shared=on.gpus_shared,
         trial=trial,
     )
+
+
+def _scratch_free(facts: probe.Facts | None, now: float) -> int | None:
+    """MiB that are free on a node, where that was seen lately: it is looked at again before every start."""
+    if facts is None or facts.scratch_free is None or facts.clock is None or abs(now - facts.clock) > SCRATCH_HOLDS:
+        return None
+    return facts.scratch_free >> 20
 
 
 def node_state(

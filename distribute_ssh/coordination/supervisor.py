@@ -16,7 +16,7 @@ from typing import Any
 
 from distribute_ssh.coordination.evidence import Connected, Lost
 from distribute_ssh.coordination.lanes import Lanes
-from distribute_ssh.coordination.orphans import clear_unknown
+from distribute_ssh.coordination.orphans import claims, clear_unknown
 from distribute_ssh.coordination.pausing import Pausing
 from distribute_ssh.coordination.watching import Watching
 from distribute_ssh.coordination.work import Hub, Work
@@ -26,7 +26,7 @@ from distribute_ssh.node import wire
 from distribute_ssh.node.channel import open_channel
 from distribute_ssh.node.desk import open_desk
 from distribute_ssh.node.link import Link
-from distribute_ssh.node.process import Room
+from distribute_ssh.node.slurm import SHARED, open_room
 
 log = logging.getLogger(__name__)
 
@@ -141,16 +141,17 @@ class Supervisor:
     async def _opened(self, link: Link) -> AsyncIterator[tuple[Callable[[], Coroutine[None, None, None]], Lanes]]:
         self._pausing.connected()
         async with open_channel(link, self.entry.scratch, self._heard) as channel:
-            self.boot_id = channel.hello.boot_id
+            # What runs on a cluster outlives its login machine.
+            self.boot_id = channel.hello.boot_id if self.entry.cluster is None else SHARED
             self._hub.claim(self.name, channel.hello.room)  # before we take what is another node's from it
             for request in self._pausing.due():  # before all else: a person waits for it
                 await self._pausing.carry_out(channel, request)
             facts = await self._hub.facts(self.entry, link, self.boot_id)
-            queue, tar, sha256sum = self._hub.queue_id, facts.has_tar, facts.sha256sum
-            room = Room(link, channel, queue_id=queue, has_tar=tar, has_sha256sum=sha256sum)
+            room = open_room(self.entry, link, channel, self._hub.queue_id, facts)
             lanes = self._lanes = Lanes(self.entry, self._hub, room, facts, self._pausing)
             self.connection += 1
             there = await room.list()
+            unknown = await claims(room, there.sightings.keys() - self._work.tokens)
             await clear_unknown(room, there, self._work)
             if there.has_desk:  # what the inventory says of it may have changed
                 try:
@@ -158,7 +159,7 @@ class Supervisor:
                 except ScratchError as error:  # a full disk: its results have to come home all the same
                     log.warning("%s", error)
             await self._watching.look(channel, at_once=True)  # nothing shall begin where somebody sits
-            self._hub.tell(Connected(self.name, self.boot_id, facts, there.sightings, there.strays))
+            self._hub.tell(Connected(self.name, self.boot_id, facts, there.sightings, there.strays, unknown))
             self._pausing.heard(there.lease, anew=True)
             self._is_known = True
             self.tried.set()

@@ -6,15 +6,15 @@ the supervisors then make true. A tick that is lost (kill -9) is made again from
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from distribute_ssh.coordination import leases, owners
 from distribute_ssh.coordination.books import Books, Live, Memory
 from distribute_ssh.coordination.evidence import Evidence
 from distribute_ssh.coordination.judging import Judging
-from distribute_ssh.coordination.snapshot import TAKEN, snapshot
+from distribute_ssh.coordination.snapshot import TAKEN, needs, snapshot
 from distribute_ssh.coordination.work import Ready, Work
 from distribute_ssh.model.inventory import Inventory
 from distribute_ssh.model.job import (
@@ -29,10 +29,12 @@ from distribute_ssh.model.job import (
     Request,
     State,
 )
+from distribute_ssh.model.resources import Resources, Share
 from distribute_ssh.model.units import format_duration
+from distribute_ssh.node import probe
 from distribute_ssh.plan import reconcile
 from distribute_ssh.plan.eligible import never_reason
-from distribute_ssh.plan.schedule import place
+from distribute_ssh.plan.schedule import Placement, place
 from distribute_ssh.store.change import Change
 from distribute_ssh.store.queue import Queue
 
@@ -181,10 +183,8 @@ class Tick:
                 self.books.move_attempt(attempt, AttemptState.STARTING, boot_id=node.boot_id)
 
     def _place(self) -> None:
-        taken = Counter(attempt.node for attempt in self.attempts.values() if attempt.state in TAKEN)
         open_nodes = self.books.open_nodes
-        is_room = any(taken[entry.name] < entry.slots for entry in self.inventory.nodes if entry.name in open_nodes)
-        if not (is_room and self.queue.work(self.now)):
+        if not (self._is_room(open_nodes) and self.queue.work(self.now)):
             return  # which is most ticks of a full lab, and of an idle one
         seen = snapshot(
             self.queue,
@@ -193,16 +193,33 @@ class Tick:
             connected=open_nodes,
             holdoff=self.memory.holdoff,
         )
-        wanted: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        wanted: dict[tuple[int, Resources | None], list[Placement]] = defaultdict(list)
         for placement in place(seen, self.now):
-            wanted[placement.batch_id].append((placement.node, placement.slot))
-        for batch_id, slots in wanted.items():
-            jobs = self.queue.ready_jobs(batch_id, len(slots), self.now)
-            for job, (node, slot) in zip(jobs, slots, strict=False):
-                placed = self.change.place(job.id, self.queue.new_token(), node, slot, self.now)
+            wanted[placement.batch_id, placement.resources].append(placement)
+        for (batch_id, resources), places in wanted.items():
+            jobs = self.queue.ready_jobs(batch_id, resources, len(places), self.now)
+            for job, at in zip(jobs, places, strict=False):
+                placed = self.change.place(job.id, self.queue.new_token(), at.node, at.slot, self.now, at.share)
                 if placed is not None:
                     self.attempts[placed.token] = placed
-                    self.jobs[job.id] = replace(job, state=State.STAGING, attempt=placed.number, node=node)
+                    self.jobs[job.id] = replace(job, state=State.STAGING, attempt=placed.number, node=at.node)
+
+    def _is_room(self, open_nodes: Collection[str]) -> bool:
+        """Whether some node may be able to take another job."""
+        given = defaultdict[str, list[Share | None]](list)
+        for attempt in self.attempts.values():
+            if attempt.state in TAKEN:
+                given[attempt.node].append(attempt.share)
+        rows = self.queue.nodes()
+        for entry in self.inventory.nodes:
+            if entry.name in open_nodes:
+                row = rows.get(entry.name)
+                shares, cores = given[entry.name], probe.cores(entry, row.facts if row else {})
+                whole = shares.count(None)
+                free = cores - whole * probe.slot_cores(cores, entry.slots) - sum(s.cores for s in shares if s)
+                if free > 0 or whole == len(shares) < entry.slots:
+                    return True
+        return False
 
     def _fail_hopeless(self) -> None:
         """Jobs whose batch no node can run any more end, with the reason."""
@@ -218,8 +235,8 @@ class Tick:
             failed = [node for node in seen.nodes if row.batch.id in node.failed]
             if not failed:
                 continue  # a capability that nobody has may come with another inventory: it waits, and explain says so
-            if reason := never_reason(seen.nodes, row.batch.capabilities, row.batch.id):
-                self.change.fail_queued(row.batch.id, reason.text, self.now)
+            if reason := never_reason(seen.nodes, needs(row), row.batch.id, row.resources):
+                self.change.fail_queued(row.batch.id, row.resources, reason.text, self.now)
 
     def _finish(self) -> None:
         for batch in list(self.batches.values()):
@@ -236,6 +253,7 @@ class Tick:
         by_node: dict[str, Work] = {}
         rows = self.queue.nodes()
         needed = frozenset(self._needed())
+        shared = self.queue.shared_batches()
         # What is only placed needs no folder yet: it may be waiting for that of a lost build to go.
         busy = {(a.node, a.batch_token) for a in self.attempts.values() if a.state is not AttemptState.PLACED}
         for node in {entry.name for entry in self.inventory.nodes} | set(self.live):
@@ -251,7 +269,9 @@ class Tick:
             ended = frozenset(self.memory.ended)
             warn = dict(each for ready in attempts for each in self._warning(ready))
             orphans = dict(self.memory.orphans.get(node, {}))
-            by_node[node] = Work(attempts, builds, clear, frozenset(kill), ended, needed, orphans, request, warn)
+            by_node[node] = Work(
+                attempts, builds, clear, frozenset(kill), ended, needed, orphans, shared, request, warn
+            )  # fmt: skip
         due = [batch for batch in self.batches.values() if batch.recorded_at is None]
         self.memory.ended &= set(self.attempts)
         known = self.attempts.keys() | self.builds.keys()
@@ -289,6 +309,8 @@ class Tick:
     def _next_at(self) -> float | None:
         times = [until for until, _ in self.memory.holdoff.values()]
         times += [row.next_at for row in self.queue.work(self.now) if row.next_at is not None]
+        waiting = [row.batch.submitted_at for row in self.queue.work(self.now)] if self.inventory.overflow else []
+        times += [since + after for since in waiting for after in self.inventory.overflow.values()]
         times += leases.ends(self.queue.nodes())
         times += owners.changes(self.books)
         for attempt in self.attempts.values():

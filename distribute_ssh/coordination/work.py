@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from distribute_ssh.coordination.evidence import Evidence
+from distribute_ssh.coordination.spreading import Spreading
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.model.job import Attempt, Batch, Build, Job
 from distribute_ssh.model.lease import NodeRequest
@@ -37,6 +38,7 @@ class Work:
     ended: frozenset[str] = frozenset()  # stale attempts that were ended: nothing of them runs
     needed: frozenset[str] = frozenset()  # contents that waiting jobs still need
     orphans: Mapping[str, bool] = field(default_factory=dict)  # nobody's attempts; whether they may hold a result
+    shared: frozenset[int] = frozenset()  # batches whose jobs may run beside each other, by number
     request: NodeRequest | None = None  # a pause or a resume that is not so yet
     warn: Mapping[str, str] = field(default_factory=dict)  # attempts near their time limit -> the signal they want
 
@@ -72,6 +74,7 @@ class Hub(Protocol):
 
     queue_id: str
     transfers: dict[str, Transfer]
+    spreading: Spreading
 
     def tell(self, evidence: Evidence) -> None:
         """Take notice of something that happened."""

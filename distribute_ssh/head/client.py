@@ -27,6 +27,9 @@ HELLO_LIMIT = 30.0  # seconds for the gateway to start: a head may be busy
 NOISE = 1 << 16  # bytes that start-up files of the account may print before it
 WRITE = 1 << 18
 
+COME_BACK = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0, 60.0, 60.0, 60.0)
+"""Seconds between tries where a line is lost, five minutes in all: a laptop sleeps, a VPN drops."""
+
 Take = Callable[[str, bytes], None]
 """Called with `out` or `err` and what a command printed there."""
 
@@ -174,18 +177,21 @@ class Conversation:
 # ------------------------------------------------------------------------------------------------------------- commands
 
 
-async def command(line: Line, arguments: Sequence[str], take: Take, *, asks: bool, captured: bool = False) -> int:
+async def command(
+    line: Line, arguments: Sequence[str], take: Take, *, asks: bool, captured: bool = False, typed: bool = True
+) -> int:
     """Run a command on the head, with our terminal as its own; returns its exit code.
 
     `take` gets what it prints; `asks`: it may want a yes from the person; `captured`: nobody sees its stdout.
+    Not `typed`: a program asks, so the terminal and its signals are none of the command's business.
     """
-    screen = _screen(asks, captured)
+    screen = _screen(asks, captured) if typed else _UNSEEN
     try:
         said = frames.encode("run", argv=list(arguments), **screen)
     except FrameError:
         raise UsageError("that is more than fits into a command for the head", hint="name fewer jobs at once") from None
     async with line.talk("command", said) as talk:
-        with _passed_on(talk, typed=screen["stdin"]):
+        with _passed_on(talk, typed=screen["stdin"]) if typed else contextlib.nullcontext():
             while (frame := await talk.hear()).kind != "exit":
                 if frame.kind not in ("out", "err"):
                     raise odd(line.head, frame)
@@ -211,6 +217,9 @@ def _size() -> os.terminal_size:
         with contextlib.suppress(OSError):
             return shutil.get_terminal_size(os.get_terminal_size(stream))
     return shutil.get_terminal_size()
+
+
+_UNSEEN: dict[str, Any] = {"columns": 80, "rows": 24, "term": "dumb"}
 
 
 def _screen(asks: bool, captured: bool) -> dict[str, Any]:

@@ -185,7 +185,11 @@ def failure(error: DistributeError) -> bytes:
 
 def failed(frame: Frame) -> DistributeError:
     """Return the error a frame tells, as the class it was there. Raises FrameError for what tells none."""
-    told = frame.fields.get("error")
+    return error_of(frame.fields.get("error"))
+
+
+def error_of(told: object) -> DistributeError:
+    """Return the error of a document, as the class it was there. Raises FrameError for what tells none."""
     if not isinstance(told, dict) or not isinstance(message := told.get("message"), str):
         raise FrameError("an error came that says nothing")
     hint = told.get("hint")

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distribute_ssh.errors import DeniedError, DistributeError, HeadError
+from distribute_ssh.errors import DeniedError, DistributeError, HeadError, StoreError
 from distribute_ssh.head import frames
 from distribute_ssh.head.frames import SILENCE, Decoder, Frame, FrameError
 from distribute_ssh.model.actor import Actor
@@ -109,6 +109,11 @@ def serve(wire: Wire, site: Site) -> None:
         _last_word(wire, HeadError(f"the head does not understand: {error}", hint="is this another program?"))
     except DistributeError as error:
         _last_word(wire, error)
+    except OSError as error:  # a disk that is full, mostly: nothing anybody here can mend
+        _last_word(
+            wire,
+            StoreError(f"the head has trouble: {error.strerror or error}", hint="ask the administrator of the head"),
+        )
     except Exception as error:  # a bug: the person is told so in a sentence, sshd gets the traceback
         _last_word(wire, HeadError(f"a bug on the head: {type(error).__name__}: {error}"))
         raise

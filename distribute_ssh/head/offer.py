@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_SOURCE = 8 << 20  # bytes of a jobs file, as its reader has it
 MAX_LIST = 64 << 20  # bytes of the list of files: 100,000 of them with long paths
+LONGEST_ROW = 64 << 10  # bytes: a path of 4 KiB, each character escaped, and what stands beside it
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -53,9 +54,17 @@ class Offer:
         yield from frames.pieces("files", dumped(rows))
 
 
-def dumped(rows: list[list[Any]]) -> bytes:
-    """Return rows as they travel."""
-    return json.dumps(rows, separators=(",", ":")).encode()
+def dumped(rows: Iterable[list[Any]]) -> bytes:
+    """Return rows as they travel: a line of JSON each, so that they can be counted before any of them is read."""
+    return b"\n".join(json.dumps(row, separators=(",", ":")).encode() for row in rows)
+
+
+def rows_of(text: bytes) -> Iterator[Any]:
+    """Read rows again. Raises ValueError, RecursionError."""
+    for line in text.split(b"\n") if text else ():
+        if len(line) > LONGEST_ROW:
+            raise ValueError("a row is too long")
+        yield json.loads(line)
 
 
 def heard(said: Frame, source: bytes, listed: bytes, most_files: int) -> Offer:
@@ -80,17 +89,16 @@ def heard(said: Frame, source: bytes, listed: bytes, most_files: int) -> Offer:
 
 
 def _files(listed: bytes, most: int) -> dict[Path, Input]:
-    try:
-        rows = json.loads(listed)
-    except (ValueError, RecursionError):
-        raise FrameError("the list of files is none") from None
-    if not isinstance(rows, list):
-        raise FrameError("the list of files is none")
-    if len(rows) > most:
+    # Before it is read: as objects, 64 MiB of brackets would be gigabytes.
+    if (count := listed.count(b"\n") + 1) > most:
         raise LimitError(
-            f"the batch names {len(rows):,} files, and one batch may name {most:,}",
+            f"the batch names {count:,} files, and one batch may name {most:,}",
             hint="put many small files into one folder, which counts as one file",
         )
+    try:
+        rows = list(rows_of(listed))
+    except (ValueError, RecursionError):
+        raise FrameError("the list of files is none") from None
     found: dict[Path, Input] = {}
     sizes: dict[str, int] = {}
     for row in rows:

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from distribute_ssh import submit
+from distribute_ssh import submitting
 from distribute_ssh.coordination.snapshot import snapshot
 from distribute_ssh.errors import DeniedError, LimitError
 from distribute_ssh.head import frames, offer
@@ -68,7 +68,7 @@ class Reception:
         if batch is not None and (why := self.site.actor.why_not_change(batch.submitter)):
             raise DeniedError(why)
         nodes = snapshot(self.site.queue(), self.site.inventory(), time.time()).nodes
-        submit.require_node(found.spec, nodes)
+        submitting.require_node(found.spec, nodes)
         self._check_room(found)
         return found
 
@@ -95,9 +95,13 @@ class Reception:
         cut = self.incoming.cut()
         found = {}
         for sha256, size in self.offer.sizes.items():
-            if not self.spool.has(sha256) and self.incoming.whole(sha256) is None:
+            whole = self.spool.path_of(sha256) if self.spool.has(sha256) else self.incoming.whole(sha256)
+            if whole is None:
                 begun, here = cut.get(sha256, (size, 0))
                 found[sha256] = (size, min(here, size) if begun == size else 0)
+            # A false size would be no limit to who says it, and no room on a node to everybody.
+            elif whole.stat().st_size != size:
+                raise FrameError(f"a file is said to have {size:,} bytes, which is not the size of that content")
         return found
 
     def _answer_lacking(self, lacking: dict[str, tuple[int, int]]) -> None:
@@ -136,7 +140,7 @@ class Reception:
                     if (path := self.incoming.whole(sha256)) is not None:
                         self.spool.adopt(path, sha256)
                 staged = assemble(found.spec, self.spool, found.inputs(references(found.spec)))
-            submitted = submit.enter(
+            submitted = submitting.enter(
                 self.site.queue(), found.spec, staged,
                 who=self.site.who, now=time.time(), fresh=found.fresh, replace=found.replace,
                 most_waiting=self.limits.jobs if self.limits else None,

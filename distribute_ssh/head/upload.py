@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distribute_ssh.errors import HeadError, UnreachableError, UsageError
+from distribute_ssh.errors import HeadError, OvertakenError, UnreachableError, UsageError
 from distribute_ssh.head import client as head
 from distribute_ssh.head import frames
 from distribute_ssh.head.frames import MAX_DATA, Body, Frame, FrameError
-from distribute_ssh.head.offer import MAX_LIST, Offer
+from distribute_ssh.head.offer import MAX_LIST, Offer, rows_of
 from distribute_ssh.store.spool import measure, pour, references
+from distribute_ssh.store.submission import Submitted
 
 if TYPE_CHECKING:
     from distribute_ssh.head.client import Conversation, Line
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LANES = 4  # conversations side by side
 ONE_LANE = 8 << 20  # bytes up to which a second one costs more time than it saves
 TRIES = 8  # in a row in which nothing was moved
+LOOK_AGAIN = 3.0  # seconds in which somebody who sends moves something
 
 Progress = Callable[[int, int], object]
 """Called with the bytes that are there and the bytes in all."""
@@ -59,7 +60,8 @@ async def submit(
     progress: Progress | None = None,
     say: Callable[[str], object] = lambda _text: None,
 ) -> Accepted:
-    """Bring a batch to the head, whole or not at all. `say` is told where a line is lost and tried again.
+    """Bring a batch to the head, whole or not at all. `say` is told where a line is lost and tried again, and where the
+    same file comes from elsewhere already, which is waited for.
 
     Raises what the head refuses it for; UnreachableError where it cannot be reached any more.
     """
@@ -71,6 +73,12 @@ async def submit(
                 tries = tries if sending.sent == moved else 0
                 moved = sending.sent
                 return await sending.run(line, path)
+        except OvertakenError as error:
+            if not sending.overtaken:
+                say(f"{error.message}; waiting for it")
+            sending.overtaken = True
+            await asyncio.sleep(LOOK_AGAIN)
+            continue
         except UnreachableError as error:
             tries = tries + 1 if sending.sent == moved else 1
             # Asked to begin anew, the head may have done so already: a second time is another thing.
@@ -89,6 +97,8 @@ class _Sending:
         self.offer = offer
         self.began = False  # the head answered once
         self.asked = False  # it was asked to accept
+        self.overtaken = False  # another submission went on with a file of ours
+        self._left: int | None = None  # bytes the head lacked when it was looked at after that
         self.sent = 0
         self.files: set[str] = set()
         self._progress = progress
@@ -103,15 +113,37 @@ class _Sending:
             answer = await talk.hear()
             while answer.kind == "lacking":
                 self.began = True
-                await self._send(line, talk, await _lacking(talk, answer))
+                lacking = await self._lacking(talk, answer)
+                if self.overtaken and self._others_send(lacking):
+                    raise OvertakenError("the same file is still being sent from somewhere else")
+                await self._send(line, talk, lacking)
                 self.asked = True
                 await talk.say(frames.encode("accept"))
                 answer = await talk.hear()
         if answer.kind != "accepted":
             raise head.odd(line.head, answer)
-        return Accepted(
-            dict(answer.fields["submitted"]), answer.flag("driven"), self.sent, len(self.files), len(self._refs)
-        )
+        return Accepted(_submitted(answer), answer.flag("driven"), self.sent, len(self.files), len(self._refs))
+
+    async def _lacking(self, talk: Conversation, first: Frame) -> dict[str, int]:
+        """Where to go on with each content the head lacks."""
+        body = Body("lacking", MAX_LIST)
+        frame = first
+        try:
+            while (whole := body.add(frame)) is None:
+                frame = await talk.hear()
+            found = {str(sha256): int(at) for sha256, at in rows_of(whole)}
+            if any(not 0 <= at <= self.offer.sizes[sha256] for sha256, at in found.items()):
+                raise ValueError("more of a file than there is")
+        except (FrameError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise _nonsense(error) from None
+        return found
+
+    def _others_send(self, lacking: Mapping[str, int]) -> bool:
+        """Whether less is lacking than at the last look. Where it is not, they are gone, and it is ours to go on."""
+        left = sum(self.offer.sizes[sha256] - at for sha256, at in lacking.items())
+        others = left > 0 and (self._left is None or left < self._left)
+        self.overtaken, self._left = others, left if others else None
+        return others
 
     async def _send(self, line: Line, talk: Conversation, lacking: Mapping[str, int]) -> None:
         sizes = self.offer.sizes
@@ -216,13 +248,18 @@ class _Cut:
         return UsageError("a file changed while it was sent", hint="submit again when nothing writes to it")
 
 
-async def _lacking(talk: Conversation, first: Frame) -> dict[str, int]:
-    """Where to go on with each content the head lacks."""
-    body = Body("lacking", MAX_LIST)
-    frame = first
+def _submitted(answer: Frame) -> dict[str, Any]:
+    """What became of the batch. Raises HeadError for what does not tell."""
+    told = answer.fields.get("submitted")
+    known = {each.name for each in fields(Submitted)}  # another version may say more, or less
     try:
-        while (whole := body.add(frame)) is None:
-            frame = await talk.hear()
-        return {str(sha256): int(at) for sha256, at in json.loads(whole)}
-    except (FrameError, ValueError, TypeError) as error:
-        raise HeadError(f"the head answers with what is none of ours: {error}") from None
+        found = asdict(Submitted(**{key: value for key, value in dict(told or {}).items() if key in known}))
+    except (TypeError, ValueError):
+        raise _nonsense("it accepts, and does not say what") from None
+    if any(type(value) is not (str if key == "name" else int) for key, value in found.items() if key != "moved_to"):
+        raise _nonsense("it accepts, and does not say what")
+    return found
+
+
+def _nonsense(what: object) -> HeadError:
+    return HeadError(f"the head answers with what is none of ours: {what}")

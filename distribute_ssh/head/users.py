@@ -212,6 +212,9 @@ class Keys:
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             with open(fd, "wb") as file:
+                if os.geteuid() == 0:  # sshd reads it as the account: a file of root's would lock everybody out
+                    there = (self.path if self.path.exists() else self.path.parent).stat()
+                    os.fchown(fd, there.st_uid, there.st_gid)
                 file.write(block + rest)
                 file.flush()
                 os.fsync(fd)

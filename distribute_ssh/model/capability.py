@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from distribute_ssh.model.resources import Resources
+
 TOOLS = ("python3", "gcc", "gfortran", "make", "cmake", "mpi", "apptainer", "singularity")
 """What is looked for on every node; each that answers is a capability of that name. So is `gpu`, where one is seen."""
 
@@ -36,9 +38,12 @@ def normalise(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
-def needed(kind: str, asked: Iterable[str] = ()) -> tuple[str, ...]:
-    """All that a batch of `kind` (`python` or `apptainer`) needs: what was asked for and what the kind implies."""
-    return normalise({*asked, *_IMPLIED[kind]})
+def needed(kind: str, asked: Iterable[str] = (), resources: Resources | None = None) -> tuple[str, ...]:
+    """All that a batch of `kind` (`python` or `apptainer`) needs, or those of its jobs that ask for these resources.
+
+    It is what was asked for and what kind and resources imply.
+    """
+    return normalise({*asked, *_IMPLIED[kind], *(["gpu"] if resources and resources.gpus else [])})
 
 
 def offered(found: Iterable[str]) -> tuple[str, ...]:

@@ -117,6 +117,12 @@ class FileReader:
         return tuple(refs.values())
 
 
+def around(place: Path, refs: Iterable[FileRef]) -> FileRef | None:
+    """The one of these folders that `place` lies in: what is written there would go along with it, and grow."""
+    at = Path(os.path.realpath(place))  # resolve() raises where links go round in a ring
+    return next((ref for ref in refs if ref.is_dir and at.is_relative_to(os.path.realpath(ref.path))), None)
+
+
 def shown(path: Path) -> str:
     """A path for a message; of a very long one the end, which tells more."""
     text = str(path)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from distribute_ssh.errors import NoMatchError, UsageError
-from distribute_ssh.model import capability
+from distribute_ssh.model import capability, cluster
 from distribute_ssh.model.address import Address, expand, parse_address, parse_storage
+from distribute_ssh.model.cluster import Cluster
 from distribute_ssh.model.hours import parse_hours
 from distribute_ssh.model.names import check_name, key
 from distribute_ssh.model.owner import SIGNS
@@ -23,14 +24,15 @@ from distribute_ssh.model.yamltext import Mapping as YamlMapping
 
 LOST_AFTER = 900.0
 LONGEST_PAUSE = 4 * 3600.0
+SHARED_FROM = 64 << 20
 IONICE = ("idle", "best-effort")
 
-_TOP = ("storage", "nodes", "defaults", "groups", "probes", "ssh_config", "lost_after", "limits")
+_TOP = ("storage", "nodes", "defaults", "groups", "probes", "ssh_config", "lost_after", "limits", "overflow")
 _SHARED = (
     *("user", "port", "identity", "slots", "scratch", "capabilities", "cores", "memory", "gpus"),
-    *("python", "env", "max_pause", "owners", "owner", "hours", "gentle", "enabled", "reason"),
+    *("python", "env", "max_pause", "owners", "owner", "hours", "gentle", "share_inputs", "enabled", "reason"),
 )
-_OWN = ("name", "host", "connection")
+_OWN = ("name", "host", "connection", *cluster.KEYS)
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", re.ASCII)  # a login name
 _ORIGINAL = ("ip", "transport_port", "keepalive_port", "cancel_port")  # of the original tool's nodes file
 _HINTS = {
@@ -53,6 +55,7 @@ class NodeEntry:
     user: str | None = None
     port: int | None = None
     connection: str = "ssh"  # or "local": this machine, without sshd
+    cluster: Cluster | None = None  # it is the login machine of one; None: it runs jobs itself
     identity: str | None = None  # a private key of its own, for where no agent is
     slots: int = 1
     scratch: str | None = None
@@ -72,6 +75,7 @@ class NodeEntry:
     ionice: str | None = None  # a class
     core_cap: int | None = None  # cores on which jobs have to stay
     owners: tuple[str, ...] = ()  # login names there: obeyed at its desk also when they are not logged in
+    share_inputs: int = SHARED_FROM  # bytes from which on it gets inputs from other nodes, and gives them; 0: never
     enabled: bool = True
     reason: str | None = None
 
@@ -99,6 +103,7 @@ class Inventory:
     ssh_config: Path | None = None  # read instead of the usual ones, as `ssh -F` does
     lost_after: float = LOST_AFTER  # seconds of silence after which a job may be attempted elsewhere
     limits: Limits = Limits()
+    overflow: Mapping[str, float] = field(default_factory=dict, hash=False)  # node: seconds jobs wait for it at least
     source: Path | None = None
     warnings: tuple[str, ...] = ()
 
@@ -187,6 +192,7 @@ class _Reader:
             ssh_config=self.places.ssh_config or check.parsed(top.get("ssh_config"), "ssh_config", self.file),
             lost_after=check.parsed(top.get("lost_after"), "lost_after", _patience) or LOST_AFTER,
             limits=self.limits(top.get("limits")),
+            overflow=cluster.read_overflow(check, top.get("overflow"), [node.name for node in self.nodes.values()]),
             source=self.path,
             warnings=tuple(self.warnings),
         )
@@ -212,7 +218,7 @@ class _Reader:
         check = self.check
         own = _OWN if name is None else _OWN[1:]
         keys = check.mapping(node, path, optional=(*own, *_SHARED, *_ORIGINAL), hints=_HINTS)
-        settings = self.settings(keys, path)
+        settings = self.settings(keys, path) | cluster.read(check, keys, path)
         settings["connection"] = check.choice(keys.get("connection"), f"{path}.connection", ("ssh", "local")) or "ssh"
         self.original(keys, path)
         if settings["connection"] == "local":
@@ -240,6 +246,8 @@ class _Reader:
     def add(self, name: str, address: Address, settings: Mapping[str, Any], at: Node, path: str) -> None:
         """One node, unless something speaks against it."""
         settings = dict(settings)
+        if "cluster" in settings:
+            settings = {each: value for each, value in settings.items() if each not in cluster.OF_A_DESK}
         machine: tuple[Any, ...]
         if settings["connection"] == "local":
             settings |= {"user": None, "port": None, "identity": None}
@@ -302,6 +310,7 @@ class _Reader:
             **self.owner(get("owner"), f"{path}.owner"),
             "hours": self.hours(get("hours"), f"{path}.hours"),
             **self.gentle(get("gentle"), f"{path}.gentle"),
+            "share_inputs": check.parsed(get("share_inputs"), f"{path}.share_inputs", _sharing),
             "enabled": check.boolean(get("enabled"), f"{path}.enabled"),
             "reason": check.line(get("reason"), f"{path}.reason"),
         }
@@ -455,6 +464,11 @@ def _python(text: str) -> str:
     if not re.fullmatch(r"/[^\0-\x1f]*|[\w][\w.+-]*", text):
         raise ValueError(f"`{text}` is not a python: write a command, as python3.11, or an absolute path")
     return text
+
+
+def _sharing(text: str) -> int:
+    known = {"true": SHARED_FROM, "false": 0}
+    return known[text.lower()] if text.lower() in known else parse_size(text)
 
 
 def _memory(text: str) -> int:

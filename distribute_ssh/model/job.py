@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from distribute_ssh.model.resources import Resources, Share
+
 
 class State(StrEnum):
     """The state of a job."""
@@ -221,6 +223,8 @@ class Job:
     started_at: float | None = None
     finished_at: float | None = None
     not_before: float = 0.0
+    resources: Resources | None = None  # None: a whole slot
+    slurm: Mapping[str, str | int] | None = None  # what Slurm is told of it
 
     @property
     def warn_signal(self) -> str | None:
@@ -253,6 +257,7 @@ class Attempt:
     exit: str | None = None  # the record: an exit status, "stage", or "lost"
     ending: State | None = None  # why we ended it: `killed` or `timeout`; None: it ended by itself
     paused_seconds: float = 0.0  # by leases on its node; its time limit does not count them
+    share: Share | None = None  # what it was given of its node; None: a whole slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from distribute_ssh.errors import Problem, UsageError
-from distribute_ssh.model import capability, layout, names, sweep
+from distribute_ssh.model import asked, capability, layout, mounts, names, sweep
 from distribute_ssh.model.fileref import FileReader, FileRef, Fill, Listed, shown
 from distribute_ssh.model.job import WARN_SIGNAL, OnNodeLoss, WarnSignal
+from distribute_ssh.model.resources import Resources
+from distribute_ssh.model.slurm import Slurm, read_block
 from distribute_ssh.model.units import parse_duration
 from distribute_ssh.model.yamltext import (
     MAX_BYTES,
@@ -35,28 +37,6 @@ PARAMETER_PREFIX = "DISTRIBUTE_PARAM_"
 
 
 @dataclass(frozen=True, slots=True)
-class Slurm:
-    """What is handed on to Slurm, texts as they were written; None: not set."""
-
-    job_name: str | None = None
-    output: str | None = None
-    nodes: int | None = None
-    ntasks: int | None = None
-    cpus_per_task: int | None = None
-    mem_per_cpu: str | None = None
-    hint: str | None = None
-    time: str | None = None
-    partition: str | None = None
-    account: str | None = None
-    mail_user: str | None = None
-    mail_type: str | None = None
-
-
-_SLURM_KEYS = tuple(f.name for f in fields(Slurm))
-_SLURM_NUMBERS = ("nodes", "ntasks", "cpus_per_task")
-
-
-@dataclass(frozen=True, slots=True)
 class JobSpec:
     """One job as asked for. What `meta` says for all jobs is filled in; `slurm` alone is only the job's own."""
 
@@ -68,6 +48,7 @@ class JobSpec:
     time_limit: float | None = None  # seconds
     max_attempts: int = 1
     on_node_loss: OnNodeLoss = OnNodeLoss.RESCHEDULE
+    resources: Resources | None = None  # None: a whole slot
     sweep: Mapping[str, sweep.Value] | None = None  # the values of this job
 
 
@@ -177,7 +158,7 @@ _JOB_HINTS = {
     "apptainer": {"file": "an apptainer job runs the app `distribute` of its image; its data go to `required_files`"},
 }
 
-_OPTIONS = ("env", "time_limit", "warn_signal", "max_attempts", "on_node_loss")
+_OPTIONS = ("env", "time_limit", "warn_signal", "max_attempts", "on_node_loss", "resources")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -190,6 +171,7 @@ class _Options:
     warn_signal: str | None = None
     max_attempts: int = 1
     on_node_loss: OnNodeLoss = OnNodeLoss.RESCHEDULE
+    resources: Resources | None = None
 
 
 class _Reader:
@@ -219,13 +201,13 @@ class _Reader:
         matrix = self._matrix(meta.get("matrix"))
         notify = self._notify(meta.get("notify"))
         private = check.boolean(meta.get("private"), "meta.private") or False
-        slurm = self._slurm(top.get("slurm"), "slurm")
+        slurm = read_block(check, top.get("slurm"), "slurm")
         self.common = self._options(meta, "meta", _Options())
         self.env = self._env(self.common, "meta", None)
         self.batch_name = batch or ""
         key = self._kind(root, [key for key in _keys(root) if key.text in kinds])
         work = check.mapping(top.get(key), key, required=("initialize", "jobs"))
-        script, files, mounts = self._initialize(work.get("initialize"), f"{key}.initialize")
+        script, files, mounted = self._initialize(work.get("initialize"), f"{key}.initialize")
         jobs = self._jobs(work.get("jobs"), f"{key}.jobs")
         check.finish()
         assert namespace is not None, "there is a problem otherwise"
@@ -239,7 +221,7 @@ class _Reader:
             kind=self.kind,
             script=script,
             required_files=files,
-            required_mounts=mounts,
+            required_mounts=mounted,
             jobs=jobs,
             env=self.env,
             slurm=slurm,
@@ -273,8 +255,8 @@ class _Reader:
         keys = self.check.mapping(node, path, required=(script_key,), optional=optional, hints=hints)
         script = self.files.one(keys.get(script_key), f"{path}.{script_key}")
         files = self.files.many(keys.get("required_files"), f"{path}.required_files")
-        mounts = self._mounts(keys.get("required_mounts"), f"{path}.required_mounts")
-        return self._single(script), self.files.named(files), mounts
+        mounted = mounts.read(self.check, keys.get("required_mounts"), f"{path}.required_mounts")
+        return self._single(script), self.files.named(files), mounted
 
     def _single(self, listed: Listed | None, fill: Fill | None = None) -> FileRef | None:
         return next(iter(self.files.named([listed], fill)), None) if listed else None
@@ -289,6 +271,9 @@ class _Reader:
             if len(jobs) > MAX_JOBS:
                 check.problem(item, here, f"is beyond the {MAX_JOBS:,} jobs a batch can have", "make two batches of it")
                 break
+        if node is not None and len({job.resources for job in jobs}) > asked.MOST_KINDS:
+            what = f"its jobs state more than {asked.MOST_KINDS} different `resources`"
+            check.problem(node, path, what, "let jobs that are alike state the same")
         if node is not None and not listed and len(check.problems) == before:
             check.problem(node, path, "there is no job in it, so nothing to run", "add one: `- name: job_1` ...")
         return tuple(jobs)
@@ -303,7 +288,7 @@ class _Reader:
         name = check.string(keys.get("name"), f"{path}.name")
         script = self.files.one(keys.get("file"), f"{path}.file")
         files = self.files.many(keys.get("required_files"), f"{path}.required_files")
-        slurm = self._slurm(keys.get("slurm"), f"{path}.slurm")
+        slurm = read_block(check, keys.get("slurm"), f"{path}.slurm")
         options = self._options(keys, path, self.common)
         if options.time_limit is None and not is_null(keys.get("warn_signal")):
             what = "there is no `time_limit` that it could warn of"
@@ -322,6 +307,7 @@ class _Reader:
                 time_limit=options.time_limit,
                 max_attempts=options.max_attempts,
                 on_node_loss=options.on_node_loss,
+                resources=options.resources,
                 sweep=point.values if point else None,
             )
             if len(check.problems) > before:
@@ -431,6 +417,7 @@ class _Reader:
             base.warn_signal if warning is None else warning,
             base.max_attempts if attempts is None else attempts,
             base.on_node_loss if loss is None else OnNodeLoss(loss),
+            asked.read(check, keys.get("resources"), f"{path}.resources", base.resources),
         )
 
     def _env(self, options: _Options, path: str, fill: Fill | None) -> dict[str, str]:
@@ -438,36 +425,6 @@ class _Reader:
             key: fill(text, node, join(f"{path}.env", key)) if fill else text
             for key, (text, node) in options.env.items()
         }
-
-    def _slurm(self, node: Node | None, path: str) -> Slurm | None:
-        if node is None or is_null(node):
-            return None
-        keys = self.check.mapping(node, path, optional=_SLURM_KEYS)
-        values: dict[str, Any] = {}
-        for key, value in keys.items():
-            if not is_null(value):
-                verb = self.check.integer if key in _SLURM_NUMBERS else self.check.line
-                values[key] = verb(value, f"{path}.{key}")
-        return Slurm(**values)
-
-    def _mounts(self, node: Node | None, path: str) -> tuple[str, ...]:
-        found: list[str] = []
-        for here, item in self.check.items(node, path):
-            text = self.check.line(item, here)
-            if text is None:
-                continue
-            place = text.rstrip("/")
-            # `:` and `,` divide the parts of apptainer's --bind.
-            if not text.startswith("/") or re.search("[:,]", text):
-                what = f"{quoted(text)} must be a folder inside the container, from / on and without ':' and ','"
-                self.check.problem(item, here, what)
-            elif place in ("", "/input", "/distribute_save"):
-                self.check.problem(item, here, f"{quoted(text)} is there already, in every container", "remove it")
-            elif place in (known.rstrip("/") for known in found):
-                self.check.problem(item, here, f"{quoted(text)} is listed twice", "remove one of the two")
-            else:
-                found.append(text)
-        return tuple(found)
 
 
 def _is_ours(job: str, batch: str) -> bool:

@@ -24,9 +24,19 @@ def blob(sha256: str) -> str:
     return f"files/{sha256}"
 
 
+def batch_folder(batch_token: str) -> str:
+    """Everything of a batch that its jobs share."""
+    return f"batches/{batch_token}"
+
+
 def slot_folder(batch_token: str, slot: int) -> str:
     """Where a batch was built and its jobs run, one at a time."""
     return f"batches/{batch_token}/slot-{slot}"
+
+
+def pristine_folder(batch_token: str) -> str:
+    """What the build made, as no job has touched it: further slots are copies of it."""
+    return f"batches/{batch_token}/pristine"
 
 
 def attempt_folder(token: str) -> str:

@@ -20,6 +20,7 @@ _OPTIONS = """\
   # time_limit: 2h                  # a job that runs longer is stopped
   # max_attempts: 1                 # tries, while the job ends with a non-zero exit code
   # on_node_loss: reschedule        # or wait: until a node that went silent is back
+  # resources: {cores: 4, memory: 16G, gpus: 1, gpu_memory: 16G, disk: 50G}  # share a node; left out: all of it
 """
 
 _PYTHON = """\

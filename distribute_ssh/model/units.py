@@ -73,6 +73,19 @@ def parse_size(text: str) -> int:
 _TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 
 
+def _today(written: str, now: float, zone: tzinfo | None) -> datetime | None:
+    """Today at the time written as `18:00`; None for what is written otherwise."""
+    if not (clock := _TIME.fullmatch(written)):
+        return None
+    hour, minute, second = (int(each or 0) for each in clock.groups())
+    return datetime.fromtimestamp(now, zone).replace(hour=hour, minute=minute, second=second, microsecond=0)
+
+
+def _dated(written: str, zone: tzinfo | None) -> datetime:
+    moment = datetime.fromisoformat(written)
+    return moment if moment.tzinfo else moment.replace(tzinfo=zone)
+
+
 def parse_until(text: str, now: float, zone: tzinfo | None = None) -> float:
     """Unix time of a moment to come as a person writes it: `18:00` (tomorrow's where today's is past), `2025-03-31`,
     `2025-03-31 18:00`. `zone`: where the person is (None: where this machine is).
@@ -81,14 +94,11 @@ def parse_until(text: str, now: float, zone: tzinfo | None = None) -> float:
     """
     written = text.strip()
     try:
-        if clock := _TIME.fullmatch(written):
-            hour, minute, second = (int(each or 0) for each in clock.groups())
-            moment = datetime.fromtimestamp(now, zone).replace(hour=hour, minute=minute, second=second, microsecond=0)
-            if moment.timestamp() <= now:
-                moment += timedelta(days=1)
-        else:
-            moment = datetime.fromisoformat(written)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+        moment = _today(written, now, zone)
+        if moment is None:
+            moment = _dated(written, zone)
+        elif moment.timestamp() <= now:
+            moment += timedelta(days=1)
         until = moment.timestamp()
     except (ValueError, OverflowError):
         raise ValueError(f"`{written}` is not a time: write 18:00, 2025-03-31, or 2025-03-31T18:00") from None
@@ -105,14 +115,12 @@ def parse_since(text: str, now: float, zone: tzinfo | None = None) -> float:
     """
     written = text.strip()
     try:
-        if clock := _TIME.fullmatch(written):
-            hour, minute, second = (int(each or 0) for each in clock.groups())
-            moment = datetime.fromtimestamp(now, zone).replace(hour=hour, minute=minute, second=second, microsecond=0)
+        moment = _today(written, now, zone)
+        if moment is not None:
             if moment.timestamp() > now:
                 moment -= timedelta(days=1)
         elif re.match(r"\d{4}-", written):
-            moment = datetime.fromisoformat(written)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+            moment = _dated(written, zone)
         else:
             return now - parse_duration(written)
         since = moment.timestamp()

@@ -25,6 +25,7 @@ PING_LIMIT = 30.0  # a node under full load still answers within a second; swap 
 ANSWER_LIMIT = 60.0
 LIBRARY = (
     "wrapper.sh",
+    "image.sh",
     "members.sh",
     "kill.sh",
     "lease.sh",
@@ -33,6 +34,9 @@ LIBRARY = (
     "watch.sh",
     "desk.sh",
     "activity.sh",
+    "slurm.sh",
+    "batch.sh",
+    "fetch.sh",
 )
 
 
@@ -41,10 +45,15 @@ def _source(name: str) -> str:
     return (resources.files("distribute_ssh.node") / name).read_text()
 
 
+def library() -> dict[str, str]:
+    """The scripts that stay on a node, by their names."""
+    return {name: _source(name) for name in LIBRARY}
+
+
 @cache
 def library_version() -> str:
     """A name for this version of the scripts that stay on a node."""
-    return hashlib.sha256("".join(map(_source, LIBRARY)).encode()).hexdigest()[:12]
+    return hashlib.sha256("".join(library().values()).encode()).hexdigest()[:12]
 
 
 def script(nonce: str, scratch: str | None) -> str:
@@ -53,9 +62,9 @@ def script(nonce: str, scratch: str | None) -> str:
     parts = ["unset nonce boot"]
     parts += [f"nonce={nonce}", f"scratch={shlex.quote(scratch or '')}", f"library={library_version()}"]
     parts.append("write_library() {")
-    for name in LIBRARY:
+    for name, text in library().items():
         # Written beside and renamed: another resident may be starting a wrapper from the very file.
-        parts.append(f"cat > \"$lib/{name}.$$\" <<'END OF {name}' || return 1\n{_source(name)}END OF {name}")
+        parts.append(f"cat > \"$lib/{name}.$$\" <<'END OF {name}' || return 1\n{text}END OF {name}")
         parts.append(f'mv "$lib/{name}.$$" "$lib/{name}" || return 1')
     parts.append("}")
     return "\n".join(parts) + "\n" + _source("resident.sh")

@@ -19,7 +19,7 @@ from distribute_ssh.errors import (
 )
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.model.units import format_duration, format_size
-from distribute_ssh.node import probe, wire
+from distribute_ssh.node import probe, slurm, wire
 from distribute_ssh.node.channel import open_channel
 from distribute_ssh.node.connection import Connector, SshLink
 from distribute_ssh.node.link import Link
@@ -115,6 +115,9 @@ async def _inside(connector: Connector, entry: NodeEntry, link: Link) -> AsyncIt
     yield clock(facts, time.time())
     if facts.scratch is None or not facts.awk:
         return
+    if entry.cluster is not None:
+        yield Check("slurm", *await slurm.examine(link))
+        return
     async for check in _trial(connector, entry, link, facts):
         yield check
 
@@ -159,7 +162,10 @@ def scratch(facts: probe.Facts, entry: NodeEntry) -> Iterator[Check]:
         yield Check("scratch", False, facts.no_scratch or "there is none", own)
         return
     kind = f" ({facts.scratch_type})" if facts.scratch_type else ""
-    if facts.scratch_is_network:
+    if entry.cluster is not None and not facts.scratch_is_network:
+        what = f"{facts.scratch}{kind} can be written; does every node of the cluster see this very folder?"
+        yield Check("scratch", None, what, f"if not, name one that they share: `scratch:` of {entry.name}")
+    elif facts.scratch_is_network and entry.cluster is None:
         what = f"{facts.scratch} is on a network file system{kind}, which other nodes may share"
         yield Check("scratch", False, what, f"{own}, on a disk of that machine")
     else:

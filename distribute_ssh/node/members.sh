@@ -95,3 +95,14 @@ kill_all() {
     done
     members "$1" "$2" | wc -l
 }
+
+# warn TOKEN SIGNAL: to the first process of its payload, once: the one child of the wrapper that carries our tag.
+warn() {
+    identity "attempts/$1/pid" && [ ! -e "attempts/$1/warned" ] || return
+    for status in $(grep -ls "^PPid:.$pid\$" /proc/[0-9]*/status); do
+        main=${status%/status}
+        grep -qsaF "DISTRIBUTE_ATTEMPT=$1" "$main/environ" || continue
+        : > "attempts/$1/warned"
+        kill -s "$2" "${main##*/}"
+    done
+}

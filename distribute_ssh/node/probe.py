@@ -43,6 +43,8 @@ class Gpu:
     model: str = ""
     memory_mb: int | None = None
     uuid: str | None = None
+    used_by: str | None = None  # somebody else's process, when it was last looked at
+    used_until: float = 0.0  # until when that is believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ def parse(text: str | bytes) -> Facts:
         raise ValueError("the probe was cut short before it had asked everything")
     answered = {name: said.answer(name) for name in capability.TOOLS if said.ok(name)}
     memory_mb = _mebibytes(said.get("MemTotal:"))
-    gpus = (*_nvidia(said.lines("nvidia-smi"), memory_mb), *_amd(said.lines("rocm-smi")))
+    whole = _nvidia(said.lines("nvidia-smi"), memory_mb)
+    gpus = (*_split(whole, said.lines("nvidia-list")), *amd_gpus(said.lines("rocm-smi")))
     threads = _integer(said.get("threads"))
     # A container or `taskset` may leave us fewer threads than the machine has cores.
     cores = min((n for n in (_integer(said.get("cores")), threads) if n), default=None)
@@ -214,14 +217,31 @@ def merge(entry: NodeEntry, facts: Facts) -> Offer:
         found = {gpu.index: gpu for gpu in gpus}
         gpus = tuple(found.get(index, Gpu(index)) for index in entry.gpus)
     names = {*facts.tools, *facts.probes, *entry.capabilities}
-    cores = entry.cores or facts.cores or 1
+    memory_mb = entry.memory_mb or facts.memory_mb
+    if entry.cluster is not None:  # what its login machine has says nothing of the others, but for its programs
+        names.add("slurm")
+        gpus = tuple(map(Gpu, range(entry.gpus))) if isinstance(entry.gpus, int) else ()
+        memory_mb = entry.memory_mb and entry.memory_mb * entry.slots
     return Offer(
-        cores=min(cores, entry.core_cap or cores),
-        memory_mb=entry.memory_mb or facts.memory_mb,
+        cores=cores(entry, {"cores": facts.cores}),
+        memory_mb=memory_mb,
         gpus=gpus,
         capabilities=capability.offered(names | {"gpu"} if gpus else names),
         slots=entry.slots,
     )
+
+
+def cores(entry: NodeEntry, facts: Mapping[str, Any]) -> int:
+    """How many cores the node gives to jobs, in all; `facts` as the queue keeps them."""
+    if entry.cluster is not None:
+        return (entry.cores or 1) * entry.slots
+    found = entry.cores or facts.get("cores") or 1
+    return min(found, entry.core_cap or found)
+
+
+def slot_cores(cores: int, slots: int) -> int:
+    """How many of them a job gets that has a slot and asked for nothing."""
+    return max(1, cores // slots)
 
 
 class _Said:
@@ -300,7 +320,30 @@ def _nvidia(lines: Iterable[str], system_memory_mb: int | None) -> tuple[Gpu, ..
     return tuple(found)
 
 
-def _amd(lines: Iterable[str]) -> tuple[Gpu, ...]:
+def _split(gpus: Iterable[Gpu], listed: Iterable[str]) -> tuple[Gpu, ...]:
+    """The same, where MIG has split one: in its place its parts, since CUDA takes no other name then.
+
+    Those of GPU 0 are numbered from 100, those of GPU 1 from 200.
+    """
+    parts: dict[str, list[tuple[str, str]]] = {}
+    mine: list[tuple[str, str]] = []
+    for line in listed:
+        if match := re.fullmatch(r"GPU \d+: .*\(UUID: (GPU-[0-9a-fA-F-]+)\)\s*", line):
+            mine = parts.setdefault(match[1], [])
+        elif match := re.fullmatch(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[0-9a-zA-Z/-]+)\)\s*", line):
+            mine.append((match[1], match[2]))
+    found: list[Gpu] = []
+    for gpu in gpus:
+        pieces = parts.get(gpu.uuid or "", [])
+        found += [] if pieces else [gpu]
+        for number, (profile, uuid) in enumerate(pieces):
+            size = re.search(r"(\d+)gb", profile)  # 3g.20gb: three of seven slices, 20 GB
+            memory_mb = int(size[1]) << 10 if size else None
+            found.append(Gpu(100 * (gpu.index + 1) + number, "nvidia", f"{gpu.model} MIG {profile}", memory_mb, uuid))
+    return tuple(found)
+
+
+def amd_gpus(lines: Iterable[str]) -> tuple[Gpu, ...]:
     """The JSON of rocm-smi, folded into lines. Its releases disagree about capitals; warnings may stand before it."""
     text = "".join(lines)
     try:

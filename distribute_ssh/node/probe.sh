@@ -166,6 +166,7 @@ export python
 }
 if have nvidia-smi; then
     ask nvidia-smi 'exec nvidia-smi --query-gpu=index,uuid,memory.total,name --format=csv,noheader,nounits'
+    ask nvidia-list 'exec nvidia-smi -L'
 fi
 for line in rocm-smi /opt/rocm/bin/rocm-smi; do
     have "$line" || continue # its JSON is one long line

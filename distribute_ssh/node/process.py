@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import shlex
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from distribute_ssh.errors import NodeError, ScratchError, UnreachableError
-from distribute_ssh.model.job import Input
+from distribute_ssh.model.job import Input, Job
 from distribute_ssh.model.layout import blob
 from distribute_ssh.model.lease import Lease
+from distribute_ssh.model.units import format_size
 from distribute_ssh.node import wire
-from distribute_ssh.node.channel import Channel
+from distribute_ssh.node.channel import Channel, library_version
+from distribute_ssh.node.given import Given
 from distribute_ssh.node.lease import standing
 from distribute_ssh.node.link import Link, Process
 from distribute_ssh.plan.reconcile import Sighting
@@ -31,6 +34,9 @@ SLOWEST = 64 << 10  # bytes/s: below this a transfer counts as hanging
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
+
+Bring = Callable[[str, int, Callable[[], Awaitable[None]], Callable[[int], None]], Awaitable[None]]
+"""Brings one input: its sha256, its size in bytes, what sends it from the head, and what is told of bytes that came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Listing:
 class Room:
     """Our folder on one node, through an open link and its resident channel."""
 
+    pushes = True  # it tells by itself when what it started has ended
+
     def __init__(self, link: Link, channel: Channel, *, queue_id: str, has_tar: bool, has_sha256sum: bool) -> None:
         self.link = link
         self.channel = channel
@@ -62,16 +70,33 @@ class Room:
         self._has_tar = has_tar
         self._has_sha256sum = has_sha256sum
         self._blobs: dict[str, Blob] | None = None  # None: not listed yet; least recently used first
-        self._free = 0
+        self._parts: dict[str, int] = {}  # bytes of inputs that were cut on their way
+        self._free: int | None = None  # bytes; None: nobody knows
 
     # --- stage ---
 
+    @property
+    def can_check(self) -> bool:
+        """Whether the node can tell if what came is what was meant."""
+        return self._has_sha256sum
+
+    def holds(self, sha256: str, size: int) -> bool:
+        """Whether an input is known to lie on the node."""
+        return self._blobs is not None and sha256 in self._blobs and self._blobs[sha256].size == size
+
     async def stage(
-        self, inputs: Iterable[Input], path_of: Callable[[str], Path], *, keep: Collection[str], progress: Progress
+        self,
+        inputs: Iterable[Input],
+        path_of: Callable[[str], Path],
+        *,
+        keep: Collection[str],
+        progress: Progress,
+        bring: Bring | None = None,
     ) -> None:
         """Bring every input to the node that it lacks, by content; nothing is sent twice, a cut one goes on.
 
         `keep`: contents that jobs still need; others make room, least recently used first.
+        `bring`: knows other ways for the big ones.
         Raises ScratchError when there is no room, UnreachableError when the line is lost.
         """
         wanted = {item.sha256: item.size for item in inputs}
@@ -90,7 +115,7 @@ class Room:
                 f"{len(gone)} of its input files are not on the head any more", hint="submit the batch again"
             )
         total = sum(missing.values())
-        await self._make_room(total, {*keep, *wanted})
+        await self._make_room(missing, {*keep, *wanted})
         done = 0
 
         def advance(count: int) -> None:
@@ -106,10 +131,18 @@ class Room:
         if small:
             await self._send_small(small, path_of, advance)
         for sha256 in missing.keys() - {*tiny, *small}:
-            await self._send_big(sha256, missing[sha256], path_of(sha256), advance)
+            send = functools.partial(self._send_big, sha256, missing[sha256], path_of(sha256), advance)
+            await (bring(sha256, missing[sha256], send, advance) if bring else send())
+            self._has(sha256, missing.pop(sha256))  # others may want it from here while we go on
         for sha256, size in missing.items():
+            self._has(sha256, size)
+
+    def _has(self, sha256: str, size: int) -> None:
+        if self._blobs is not None:
             self._blobs[sha256] = Blob(sha256, size)
-            self._free -= size
+            self._parts.pop(sha256, None)
+            if self._free is not None:
+                self._free -= size
 
     def forget_blobs(self) -> None:
         """Look again what lies on the node: an attempt did not find an input."""
@@ -117,23 +150,42 @@ class Room:
 
     async def _list_blobs(self) -> None:
         # Oldest first; the names are ours, so `ls` columns are safe to read.
-        ended = await self._script("LC_ALL=C TIME_STYLE=locale ls -ltrn files; df -Pk . | tail -n 1")
-        self._blobs = {}
+        left_over = f"sh lib-{library_version()}/fetch.sh close"
+        ended = await self._script(f"{left_over}; LC_ALL=C TIME_STYLE=locale ls -ltrnA files; df -Pk . | tail -n 1")
+        self._blobs, self._parts, self._free = {}, {}, None
+        cut = f".part-{self._queue_id}-"
         for line in ended.decode(errors="replace").splitlines():
             words = line.split()
             if len(words) >= 9 and len(words[-1]) == 64 and words[0].startswith("-"):
                 self._blobs[words[-1]] = Blob(words[-1], int(words[4]))
+            elif len(words) >= 9 and words[-1].startswith(cut) and words[0].startswith("-"):
+                self._parts[words[-1].removeprefix(cut)] = int(words[4])
             elif len(words) >= 6 and words[-2].endswith("%"):
                 self._free = int(words[-3]) * 1024
 
-    async def _make_room(self, need: int, keep: Collection[str]) -> None:
+    async def _make_room(self, missing: Mapping[str, int], keep: Collection[str]) -> None:
+        """Let others make room. Raises ScratchError: what cannot fit, begun all the same, would fill the disk up."""
         assert self._blobs is not None
-        drop = evict(self._blobs.values(), keep, need + RESERVE - self._free)
-        for start in range(0, len(drop), 100):
-            await self._script("rm -f " + " ".join(blob(item.sha256) for item in drop[start : start + 100]))
-        for item in drop:
-            del self._blobs[item.sha256]
-            self._free += item.size
+        for is_first in (True, False):
+            need = sum(size - min(size, self._parts.get(sha256, 0)) for sha256, size in missing.items())
+            if self._free is None:
+                return  # `df` told nothing that we can read
+            drop = evict(self._blobs.values(), keep, need + RESERVE - self._free)
+            for start in range(0, len(drop), 100):
+                await self._script("rm -f " + " ".join(blob(item.sha256) for item in drop[start : start + 100]))
+            for item in drop:
+                del self._blobs[item.sha256]
+            self._free += sum(item.size for item in drop)
+            if need <= self._free:
+                return
+            if is_first:  # jobs have come and gone since it was looked at
+                await self._list_blobs()
+                continue
+            raise ScratchError(
+                f"{self.link.node}: no room left in {self.channel.root} for the inputs: "
+                f"{format_size(need)} have to come, {format_size(self._free)} are free",
+                hint="free some space there",
+            )
 
     async def _put(self, sha256: str, data: bytes) -> None:
         # The end is said: the node's shell strips spaces from the end of a line, and an empty file has no word.
@@ -215,6 +267,39 @@ class Room:
         _, end = await self.channel.request("start", token, wire.escape(script))
         if not end.ok:
             raise ScratchError(f"{self.link.node}: no room left in {self.channel.root}", hint="free some space there")
+
+    async def start_all(self, scripts: Mapping[str, str]) -> dict[str, NodeError]:
+        """Ask for the start of several, scripts by token; what was wrong with some of them. Raises UnreachableError."""
+        failed: dict[str, NodeError] = {}
+
+        async def one(token: str, script: str) -> None:
+            try:
+                await self.start(token, script)
+            except UnreachableError:
+                raise
+            except NodeError as error:
+                failed[token] = error
+
+        async with asyncio.TaskGroup() as group:
+            for token, script in scripts.items():
+                group.create_task(one(token, script), name=f"start {token} on {self.link.node}")
+        return failed
+
+    def part(self, job: Job, part: Given) -> Given:  # noqa: ARG002  # a cluster gives what Slurm gives
+        """What a job is given of the node, which was decided already."""
+        return part
+
+    def build_cores(self, jobs: Sequence[Job], cores: int) -> int:  # noqa: ARG002  # likewise
+        """How many cores a build gets that these jobs wait for, of all there are."""
+        return cores
+
+    def dressed(self, script: str, job: Job, part: Given) -> str:  # noqa: ARG002  # likewise
+        """The script of a job that gets this part, as the node takes it."""
+        return script
+
+    def dressed_build(self, script: str, jobs: Sequence[Job]) -> str:  # noqa: ARG002  # likewise
+        """The script of a build that these jobs wait for as the node takes it."""
+        return script
 
     async def look(self, tokens: Sequence[str]) -> tuple[dict[str, Sighting | None], Lease | None]:
         """What the folders of these attempts tell (None: there is no such folder), and the lease that stands."""

@@ -109,17 +109,6 @@ reap() {
     say done "$number" "$((left))"
 }
 
-# warn TOKEN SIGNAL: to the first process of its payload, once: the one child of the wrapper that carries our tag.
-warn() {
-    identity "attempts/$1/pid" && [ ! -e "attempts/$1/warned" ] || return
-    for status in $(grep -ls "^PPid:.$pid\$" /proc/[0-9]*/status); do
-        main=${status%/status}
-        grep -qsaF "DISTRIBUTE_ATTEMPT=$1" "$main/environ" || continue
-        : > "attempts/$1/warned"
-        kill -s "$2" "${main##*/}"
-    done
-}
-
 # open_desk: lets the people at this machine in, and keeps the program they type up to date.
 open_desk() {
     mkdir -p "$desk/asked" "$desk/told" && ours "$desk" && chmod 755 "$desk" "$desk/told" && chmod 1777 "$desk/asked" || return
@@ -159,12 +148,12 @@ while IFS=' ' read -r verb number rest; do
         for token in batches/"$1"-*; do [ -d "$token" ] && say batch "$number" "${token##*/}"; done
         tell_lease "$number"
         if [ -e desk.rules ]; then say done "$number" desk; else say done "$number"; fi ;;
-    start) # start NUMBER TOKEN SCRIPT; sending it again is always safe: see the wrapper
+    start | write) # start NUMBER TOKEN SCRIPT; sending it again is always safe: see the wrapper. `write` begins nothing
         token=$1
         if mkdir "attempts/$token"; then script=run.sh; else script=run.$$; fi  # a wrapper may be reading the other
         if printf '%b' "${rest#* }" > "attempts/$token/$script" &&
             { [ "$script" = run.sh ] || mv "attempts/$token/$script" "attempts/$token/run.sh"; }
-        then detached "$lib/wrapper.sh" "$token" "$lib"; say done "$number"
+        then [ "$verb" = write ] || detached "$lib/wrapper.sh" "$token" "$lib"; say done "$number"
         else rm -f "attempts/$token/$script"; say fail "$number" full; fi ;;
     put) # put NUMBER SHA256 TEXT: a tiny input; one cut short has another size, and is put again
         if printf '%b' "${rest#* }" > "files/$1"; then say done "$number"
@@ -190,6 +179,7 @@ while IFS=' ' read -r verb number rest; do
         else rm -f "desk.rules.$$"; say fail "$number" full; fi ;;
     undesk) rm -f desk.rules desk.log desk.log.old; rm -rf "$desk"; say done "$number" "$desk" ;;
     reap) reap "$@" & ;;
+    slurm) detached "$lib/slurm.sh" "$number" "$lib" "$@" ;;        # answers by itself
     activity) detached "$lib/activity.sh" "$number" "$lib" "$PPID" "$@" ;;  # answers by itself
     drop) remove attempts "$@" & ;;
     clear) remove batches "$@" & ;;

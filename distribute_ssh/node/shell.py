@@ -10,7 +10,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from distribute_ssh.model.job import Attempt, Batch, Build, Input, Job
-from distribute_ssh.model.layout import attempt_folder, blob, slot_folder
+from distribute_ssh.model.layout import attempt_folder, blob, pristine_folder, slot_folder
+from distribute_ssh.node.given import Given, environment
 
 THREADS = (
     "OMP_NUM_THREADS",
@@ -56,26 +57,27 @@ def build_environment(build: Build, batch: Batch, site: Mapping[str, str], cores
 
 
 def job_environment(
-    attempt: Attempt, job: Job, batch: Batch, site: Mapping[str, str], cores: int, memory_mb: int | None, root: str
+    attempt: Attempt, job: Job, batch: Batch, site: Mapping[str, str], part: Given, root: str
 ) -> dict[str, str]:
     """What a job finds in its environment; its own `env:` wins over the node's, and ours over both."""
     folder = slot_folder(attempt.batch_token, attempt.slot)
     return {
         **site,
         **job.env,
-        **_common(batch, attempt.node, attempt.token, folder, root, cores),
+        **_common(batch, attempt.node, attempt.token, folder, root, part.cores),
         "DISTRIBUTE_JOB_ID": str(job.id),
+        "DISTRIBUTE_INPUT_HASH": job.input_hash,  # a queue made anew knows its attempts again by it
         "DISTRIBUTE_JOB_NAME": job.name,
         "DISTRIBUTE_ARRAY_INDEX": str(job.position),
         "DISTRIBUTE_ATTEMPT_NUMBER": str(attempt.number),
         "DISTRIBUTE_JOB_DIR": f"{root}/{folder}",
         # Goes with the attempt: what a killed solver leaves in TMPDIR does not fill the desk's disk.
         "TMPDIR": f"{root}/{attempt_folder(attempt.token)}/tmp",
-        **({"DISTRIBUTE_MEMORY_MB": str(memory_mb)} if memory_mb else {}),
+        **environment(part),
     }
 
 
-def _put(item: Input, folder: str) -> list[str]:
+def put(item: Input, folder: str) -> list[str]:
     """Commands that put an input in place. Copies: a job may write into its inputs, never into our `files/`."""
     source, target = blob(item.sha256), quote(f"{folder}/{item.alias}")
     if item.kind == "tree":
@@ -86,11 +88,13 @@ def _put(item: Input, folder: str) -> list[str]:
     return lines
 
 
-def _exports(env: Mapping[str, str]) -> list[str]:
+def exports(env: Mapping[str, str]) -> list[str]:
+    """Commands that set the environment."""
     return [f"export {name}={quote(value)}" for name, value in env.items()]
 
 
-def _function(name: str, lines: Iterable[str]) -> str:
+def function(name: str, lines: Iterable[str]) -> str:
+    """A shell function: the wrapper calls it by its name."""
     return f"{name}() {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
 
 
@@ -119,7 +123,7 @@ def gently(nice: int, ionice: str | None, cores: int | None) -> list[str]:
     return lines if len(lines) > 1 else []
 
 
-def _run(program: str, lines: Sequence[str]) -> list[str]:
+def becoming(program: str, lines: Sequence[str]) -> list[str]:
     """Commands that become the program, run as `gently` says."""
     return [*lines, f"exec {'$gently ' if lines else ''}{program}"]
 
@@ -129,31 +133,44 @@ def build_script(
     batch_token: str,
     script: Input,
     init: Sequence[Input],
-    slots: int,
+    shared: bool,
     python: str,
     env: Mapping[str, str],
     gentle: Sequence[str] = (),
 ) -> str:
-    """Set up a batch in slot 0: fresh folders, the inputs, `python3 build.py`; then a copy for each further slot.
+    """Set up a batch in slot 0: fresh folders, the inputs, `python3 build.py`.
 
-    The copies are made before any job ran there, and every job finds what the build left, not what a neighbour did.
+    `shared`: its jobs may run beside each other. Then a copy is made before any of them ran, of which they make their
+    own slots: each finds what the build left, not what a neighbour did.
     """
     slot = slot_folder(batch_token, 0)
     stage = [
         f"rm -rf batches/{batch_token} || return 1",
         f"mkdir -p {slot}/initial_files {slot}/input {slot}/distribute_save || return 1",
-        *(line for item in init for line in _put(item, f"{slot}/initial_files")),
+        *(line for item in init for line in put(item, f"{slot}/initial_files")),
         *([f"cp -pR {slot}/initial_files/. {slot}/input/ || return 1"] if init else []),
-        *_put(Input("build.py", script.sha256, script.size), slot),
+        *put(Input("build.py", script.sha256, script.size), slot),
     ]
-    payload = [f"cd {slot} || exit 126", *_exports(env), *_run(f"{quote(python)} build.py", gentle)]
-    copies = [f"cp -pR {slot} {slot_folder(batch_token, n)} || return 1" for n in range(1, slots)]
+    payload = [f"cd {slot} || exit 126", *exports(env), *becoming(f"{quote(python)} build.py", gentle)]
+    copy = [f"cp -pR {slot} {pristine_folder(batch_token)} || return 1"]
     return (
         f"slot={slot}\n"
-        + _function("stage", stage)
-        + _function("payload", payload)
-        + ("settles=1\n" + _function("settle", copies) if copies else "")
+        + function("stage", stage)
+        + function("payload", payload)
+        + ("settles=1\n" + function("settle", copy) if shared else "")
     )
+
+
+def _slot(batch_token: str, slot: int) -> list[str]:
+    """Commands that make a slot when it is first needed; beside, then renamed, for we may be killed here."""
+    folder, pristine, first = slot_folder(batch_token, slot), pristine_folder(batch_token), slot_folder(batch_token, 0)
+    return [
+        f"if [ ! -d {folder} ]; then",
+        # Built before anybody said that jobs share this node: then the first slot is all there is.
+        f"    from={pristine}; [ -d $from ] || from={first}",
+        f"    rm -rf {folder}.new; cp -pR $from {folder}.new && mv {folder}.new {folder} || return 1",
+        "fi",
+    ]
 
 
 def job_script(
@@ -177,13 +194,14 @@ def job_script(
     # Removed, never written over: a job may have left a link in the place of run.py, or taken its own right to write.
     old = f"{folder}/input {folder}/distribute_save {folder}/run.py"
     stage = [
+        *_slot(batch_token, slot),
         f"rm -rf {old} 2>/dev/null || {{ chmod -R u+rwX {old}; rm -rf {old}; }}",
         f"mkdir {folder}/input {folder}/distribute_save {attempt_folder(token)}/tmp || return 1",
         *([f"cp -pR {folder}/initial_files/. {folder}/input/ || return 1"] if init else []),
         *(f"rm -rf {quote(f'{folder}/input/{name}')} || return 1" for name in replaced),
-        *(line for item in inputs for line in _put(item, f"{folder}/input")),
+        *(line for item in inputs for line in put(item, f"{folder}/input")),
         f"cp {blob(script.sha256)} {folder}/run.py || return 1",
     ]
     end = [f"export DISTRIBUTE_END_TIME=$(($(date +%s) + {int(time_limit)}))"] if time_limit else []
-    payload = [f"cd {folder} || exit 126", *_exports(env), *end, *_run(f"{quote(python)} run.py {cores}", gentle)]
-    return f"slot={folder}\nsave=1\n" + _function("stage", stage) + _function("payload", payload)
+    payload = [f"cd {folder} || exit 126", *exports(env), *end, *becoming(f"{quote(python)} run.py {cores}", gentle)]
+    return f"slot={folder}\nsave=1\n" + function("stage", stage) + function("payload", payload)

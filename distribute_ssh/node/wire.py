@@ -15,7 +15,7 @@ LONGEST = 512
 """Bytes in a line from a node; pipes keep lines up to 4,096 whole, and ours are far shorter."""
 
 EVENTS = frozenset({"started", "exit", "resumed"})
-ROWS = frozenset({"sight", "batch", "kept", "lease", "moves", "stray"})
+ROWS = frozenset({"sight", "batch", "kept", "lease", "moves", "stray", "slurm", "refusal"})
 READINGS = frozenset({"tty", "watch", "session", "screen", "load", "cpu", "gpu"})
 SIGHTS = frozenset({"absent", "unstarted", "claimed", "running", "ended", "gone"})
 

@@ -4,8 +4,8 @@
 trap '' HUP PIPE                                # a dead channel must not end us before the record is written
 nonce=$DISTRIBUTE_NONCE boot=$DISTRIBUTE_BOOT
 unset DISTRIBUTE_NONCE DISTRIBUTE_BOOT
-home=attempts/$1
-. "$2/lease.sh"
+home=attempts/$1 lib=$2
+. "$lib/lease.sh"
 
 # The claim. Whoever makes this folder owns the one execution; anyone who comes later leaves. Made here and not by the
 # resident: a resident killed between claim and start would leave an attempt that never runs and cannot be started.
@@ -27,6 +27,7 @@ printf '%s started %s\n' "$nonce" "$1" >&3
 slot=. save=
 stage() { :; }
 payload() { exit 126; }
+remark() { :; }
 settles=
 . "./$home/run.sh"
 
@@ -41,6 +42,7 @@ if may_begin && ( stage ) > "$home/stage" 2>&1 3>&-; then
     # Default signals, our own stdin and log, and no way to the event channel.
     may_begin && { ( trap - HUP PIPE; payload ) < /dev/null > "$home/output" 2>&1 3>&-; rc=$?; }
     if [ "$rc" = 0 ] && [ -n "$settles" ]; then ( settle ) >> "$home/output" 2>&1 3>&- || rc=$?; fi
+    [ "$rc" = 0 ] || [ -e "$home/ending" ] || ( remark ) >> "$home/output" 2>&1 3>&-
     if [ -n "$save" ]; then move "$slot/distribute_save" "$home/save"; fi
 else
     move "$home/stage" "$home/output"

@@ -6,6 +6,7 @@ it is asked for, and where it wants us to ask somebody else (a redirect), we do 
 
 from __future__ import annotations
 
+import contextlib
 import html
 import http.client
 import json
@@ -237,7 +238,7 @@ class Matrix:
             if isinstance(error.reason, TimeoutError):
                 raise NotifyError(f"{self._account.homeserver} did not answer within {self._answer:g} s") from None
             raise NotifyError(f"{self._account.homeserver} cannot be reached: {error.reason}") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
             what = f"{type(error).__name__}: {error}"
             raise NotifyError(f"{self._account.homeserver} does not answer as a homeserver does: {what}") from None
         if not isinstance(told, dict):
@@ -258,18 +259,15 @@ class Matrix:
 def _refused(error: urllib.error.HTTPError) -> _Refused:
     try:
         told = json.loads(error.read(_MOST))
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):
         told = None  # a proxy before it answers in HTML, or the line broke
     told = told if isinstance(told, dict) else {}
     after: Any = told.get("retry_after_ms")
-    if isinstance(after, int | float):
-        after = after / 1000
-    elif (header := error.headers.get("Retry-After", "")).isdigit():
-        after = float(header)
-    else:
-        after = None
-    return _Refused(error.code, str(told.get("errcode", ""))[:60], str(told.get("error", ""))[:200], after)
+    wait = None
+    with contextlib.suppress(ValueError, OverflowError):  # a date, or a number that is none
+        wait = float(after) / 1000 if isinstance(after, int | float) else float(error.headers.get("Retry-After", ""))
+    return _Refused(error.code, str(told.get("errcode", ""))[:60], str(told.get("error", ""))[:200], wait)
 
 
 def _quoted(text: str) -> str:
-    return quote(text, safe="")
+    return quote(text, safe="", errors="replace")  # the id of a room may be anything that JSON can say

@@ -1,34 +1,50 @@
-"""In which order free slots are given away; the rules are told in `schedule`.
+"""In which order what is free is given away; the rules are told in `schedule`.
 
-A deal is one giving away of all free slots. During it slots are only taken and submitters only get more, so every rank
-only gets worse. That is what makes it fast: heaps keep ranks as they once were, and look again only at their top.
+A deal is one giving away of all that is free. During it room only shrinks and submitters only get more, so every rank
+only gets worse. That is what makes it fast: heaps keep ranks as they once were, and look again only at their top; and a
+place that was found too small is never looked at again.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from itertools import chain, islice
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from distribute_ssh.plan.eligible import is_open, room
+from distribute_ssh.model.resources import Resources, Share
+from distribute_ssh.plan.board import SLOT, Board, Line, Spot, is_early
+from distribute_ssh.plan.eligible import is_open
+from distribute_ssh.plan.room import Needs, Room, Size, portion
 from distribute_ssh.plan.snapshot import NodeView, Snapshot, WorkView
 
 DAY = 86_400.0
+HOUR = 3_600.0
 AFFINITY = 600.0  # seconds without any slot after which a batch no longer yields to one that is built on the node
+DAYS = 3  # since it was submitted that help a batch although it is served: a month of work must not outrank everybody
 TURN = 600.0  # node-seconds: what a slot counts as while nobody knows how long its job will take
+KEPT = 50  # one node in so many, and at least one, is kept free at a time: what is kept is idle meanwhile
 
-Needs = frozenset[str]
+Group = tuple[int, Resources | None]  # jobs of one batch that ask for the same
 Key = tuple[float, ...]
 
 
 class Placement(NamedTuple):
-    """A free slot for the next ready job of a batch."""
+    """A free slot for the next ready job of a batch that asks for these resources."""
 
     batch_id: int
     node: str
     slot: int
+    resources: Resources | None = None
+    share: Share | None = None  # what it is given; None: a whole slot
+
+
+class Kept(NamedTuple):
+    """For whom a node is kept free."""
+
+    work: WorkView
+    waited: float
 
 
 class Scarcity:
@@ -36,14 +52,29 @@ class Scarcity:
 
     def __init__(self, nodes: Sequence[NodeView]) -> None:
         self.nodes = len(nodes)
-        self._kinds = defaultdict[frozenset[str], int](int)
+        self._kinds = defaultdict[frozenset[str], list[NodeView]](list)
         for node in nodes:
-            self._kinds[node.capabilities] += 1
+            self._kinds[node.capabilities].append(node)
+        self._sizes: dict[frozenset[str], Counter[Size]] = {}
+        self._large: dict[Resources, dict[frozenset[str], int]] = {}
         self._levels: dict[Needs, int] = {}
+        self._wealth: dict[frozenset[str], int] = {}
 
     def offers(self, needs: Needs) -> int:
         """How many nodes have all of it."""
-        return sum(count for has, count in self._kinds.items() if needs <= has)
+        alike = (has for has in self._kinds if needs.capabilities <= has)
+        if needs.resources is None:
+            return sum(len(self._kinds[has]) for has in alike)
+        large = self._large.setdefault(needs.resources, {})
+        return sum(large[has] if has in large else self._count(has, needs.resources) for has in alike)
+
+    def _count(self, has: frozenset[str], resources: Resources) -> int:
+        """How many nodes of a kind are large enough."""
+        if has not in self._sizes:
+            self._sizes[has] = Counter(map(Size.of, self._kinds[has]))
+        count = sum(count for size, count in self._sizes[has].items() if size.lacks(resources) is None)
+        self._large[resources][has] = count
+        return count
 
     def level(self, needs: Needs) -> int:
         """Return 0 for what more than two thirds of the nodes have, and one more for every halving below that."""
@@ -56,38 +87,10 @@ class Scarcity:
 
     def wealth(self, capabilities: frozenset[str]) -> int:
         """The levels of all of these, each by itself: what lies idle on a node when a job uses none of them."""
-        return sum(self.level(frozenset({capability})) for capability in capabilities)
-
-
-class _Slot(NamedTuple):
-    """A free slot; sorted, those come first that are best for a job that can use any of them."""
-
-    wealth: int
-    taken: int  # slots of its node that are taken before it
-    cores: int  # negative
-    node: str
-    slot: int
-
-
-class _Line:
-    """Free slots one may take, best first."""
-
-    def __init__(self, places: list[int], taken: bytearray) -> None:
-        self._places = places
-        self._taken = taken
-        self._at = 0
-
-    def first(self) -> int | None:
-        """The best one not taken yet; taken slots stay taken, so the search goes on where it ended."""
-        while self._at < len(self._places):
-            if not self._taken[place := self._places[self._at]]:
-                return place
-            self._at += 1
-        return None
-
-    def without(self, places: Set[int]) -> _Line:
-        """The same without some of them."""
-        return _Line([place for place in self._places[self._at :] if place not in places], self._taken)
+        if capabilities not in self._wealth:
+            levels = (self.level(Needs(frozenset({capability}))) for capability in capabilities)
+            self._wealth[capabilities] = sum(levels)
+        return self._wealth[capabilities]
 
 
 class _Ranked(Protocol):
@@ -119,21 +122,19 @@ def _refresh(heap: list[tuple[Key, _R]]) -> bool:
 
 
 class Standing:
-    """How a batch stands in a deal."""
+    """How a batch stands in a deal, or those of its jobs that ask for the same."""
 
     def __init__(self, work: WorkView, scarcity: Scarcity, now: float) -> None:
         since = work.submitted_at if work.ready_since is None else work.ready_since
         self.work = work
+        self.needs = Needs.of(work)
         self.left = work.ready
         self.waited = max(0.0, now - max(since, work.served_at or since))  # seconds since it last got a slot
-        self.level = scarcity.level(work.capabilities)
+        self.level = scarcity.level(self.needs)
         self._uses = scarcity.wealth(work.capabilities)
+        self._days = min(DAYS, int(max(0.0, now - since) // DAY))
+        self.patience = max(self._days, int(self.waited // DAY))  # days that make up for what its submitter had
         self._is_yielding = work.running > 0 or self.waited <= AFFINITY
-
-    @property
-    def patience(self) -> int:
-        """Whole days without a new slot."""
-        return int(self.waited // DAY)
 
     def waste(self, wealth: int) -> int:
         """What it leaves idle of a node's wealth."""
@@ -143,22 +144,34 @@ class Standing:
         """Whether it lets batches that are built on a node go first there."""
         return self._is_yielding and not is_built
 
+    @property
+    def age(self) -> Key:
+        """Its rank when all else is equal: the oldest batch, and of its jobs those that ask for most."""
+        return self.work.submitted_at, self.work.batch_id, *_largest_first(self.work.resources)
+
     def serve(self) -> None:
         """It got a slot."""
         self.left -= 1
         self.waited = 0.0
+        self.patience = self._days
         self._is_yielding = True
 
 
 class _Candidate:
-    """A batch, and the slots it may take."""
+    """Jobs of a batch, and where they may go."""
 
-    def __init__(self, standing: Standing, slots: Sequence[_Slot], able: _Line, built: _Line) -> None:
+    def __init__(self, standing: Standing, spots: Sequence[Spot], able: Line, built: Line) -> None:
         self.standing = standing
-        self.place = -1  # the slot it takes next, by its last `key`
-        self._slots = slots
+        self._spots = spots
         self._able = able
         self._built = built
+        self._place = -1
+        self._age = standing.age
+
+    @property
+    def room(self) -> Room:
+        """Where the next one goes, by the last `key`."""
+        return self._spots[self._place].room
 
     def key(self) -> Key | None:
         """Its rank among the batches of its submitter."""
@@ -167,10 +180,10 @@ class _Candidate:
         if able is None:
             return None
         built = self._built.first()
-        is_built = built is not None and self._slots[built].wealth == self._slots[able].wealth
-        self.place = built if built is not None and is_built else able
-        waste = one.waste(self._slots[able].wealth)
-        return -one.patience, waste, one.yields(is_built=is_built), one.work.submitted_at, one.work.batch_id
+        wealth = self._spots[able].wealth
+        is_built = built is not None and self._spots[built].wealth == wealth
+        self._place = built if built is not None and is_built else able
+        return -one.patience, one.waste(wealth), one.yields(is_built=is_built), *self._age
 
 
 def doublings(usage: float) -> int:
@@ -201,76 +214,130 @@ class _Submitter:
 
 
 class Deal:
-    """One giving away of all free slots."""
+    """One giving away of all that is free."""
 
     def __init__(self, snapshot: Snapshot, now: float) -> None:
         self.scarcity = Scarcity(snapshot.nodes)
         self.usage = dict(snapshot.usage)
-        self.standings = {work.batch_id: Standing(work, self.scarcity, now) for work in snapshot.work}
-        self.starving = self._starving(now)
-        self._nodes = {node.name: node for node in snapshot.nodes if is_open(node)}
-        self._slots = sorted(self._free_slots())
-        self._taken = bytearray(len(self._slots))
-        self._able: dict[Needs, _Line] = {}
-        self._alike = defaultdict[frozenset[str], list[int]](list)
-        self._built = defaultdict[int, list[int]](list)
-        self._refused = defaultdict[int, set[int]](set)
-        self._index()
+        self.standings: dict[Group, Standing] = {
+            (work.batch_id, work.resources): Standing(work, self.scarcity, now) for work in snapshot.work
+        }
+        self.kept: dict[str, Kept] = {}  # by node
+        self._alike = defaultdict[Needs, list[Standing]](list)
+        for one in self.standings.values():
+            self._alike[one.needs].append(one)
+        self._rooms = [Room(node) for node in snapshot.nodes if is_open(node)]
+        self._wealth = {room.node.name: self.scarcity.wealth(room.node.capabilities) for room in self._rooms}
+        by_wealth = defaultdict[int, list[Room]](list)
+        for room in self._rooms:
+            by_wealth[self._wealth[room.node.name]].append(room)
+        self._by_wealth = [by_wealth[wealth] for wealth in sorted(by_wealth)]
+        self._has_slots = any(node.slots > 1 for node in snapshot.nodes)
+        self.starving = self._starving(now)  # and for how many seconds, the longest first
+        waiting = [one.work for one in self.standings.values() if one.left]
+        wholes = {work.batch_id for work in waiting if work.resources is None}
+        parts = {work.batch_id for work in waiting if work.resources is not None}
+        self._wholes = Board(self._free_slots() if wholes else (), wholes)
+        self._parts = Board(self._free_parts() if parts else (), parts)
 
     def placements(self) -> Iterator[Placement]:
-        """Give the slots away, best pair of batch and slot first. A deal is played once."""
-        for needs in self.starving:
-            yield from islice(self._give(one for one in self.standings.values() if one.work.capabilities == needs), 1)
+        """Give all away, best pair of batch and place first. A deal is played once."""
+        for needs, waited in self.starving.items():
+            yield from self._relieve(needs, waited)
         levels = defaultdict[int, list[Standing]](list)
         for one in self.standings.values():
             levels[one.level].append(one)
         for level in sorted(levels, reverse=True):
             yield from self._give(levels[level])
 
-    def _starving(self, now: float) -> list[Needs]:
-        """Needs of which no job got a slot for a day although one was ready, the longest waiting first."""
+    def _free_slots(self) -> Iterator[Spot]:
+        for room in self._rooms:
+            node = room.node
+            if room.lacks(SLOT) is None:
+                taken = node.slots - room.slots
+                for busy in range(taken, taken + (1 if node.trial else room.slots)):
+                    yield Spot(self._wealth[node.name], busy, -node.cores, node.name, room)
+
+    def _free_parts(self) -> Iterator[Spot]:
+        for room in self._rooms:
+            if room.cores:
+                yield Spot(self._wealth[room.node.name], room.is_empty, room.cores, room.node.name, room)
+
+    # --- who waits too long ---
+
+    def _starving(self, now: float) -> dict[Needs, float]:
+        """Needs of which no job got a slot for too long although one was ready."""
         waited: dict[Needs, float] = {}
-        for one in self.standings.values():
-            if one.left:
-                needs = one.work.capabilities
-                waited[needs] = max(one.waited, waited.get(needs, 0.0))
-        for one in self.standings.values():
-            if one.work.served_at is not None and (needs := one.work.capabilities) in waited:
-                waited[needs] = min(now - one.work.served_at, waited[needs])
-        return sorted((n for n in waited if waited[n] > DAY), key=lambda n: (-waited[n], sorted(n)))
+        for needs, alike in self._alike.items():
+            since = [one.waited for one in alike if one.left]
+            if since:
+                served = (now - one.work.served_at for one in alike if one.work.served_at is not None)
+                waited[needs] = min([max(since), *served])
+        asked = [_largest_first(needs.resources) for needs in waited if needs.resources is not None]
+        least = [max(field) for field in zip(*asked, strict=True)]  # they are negative
+        is_crowded = self._has_slots and any(needs.resources is None for needs in waited)
 
-    def _free_slots(self) -> Iterator[_Slot]:
-        for node in self._nodes.values():
-            wealth = self.scarcity.wealth(node.capabilities)
-            taken = node.slots - len(node.free_slots)
-            for ahead, slot in enumerate(room(node)):
-                yield _Slot(wealth, taken + ahead, -node.cores, node.name, slot)
+        def is_large(mine: Resources | None) -> bool:
+            """Whether others that wait ask for less of something, and may take what falls free before it is enough."""
+            if mine is None:
+                return bool(asked)
+            return is_crowded or any(own < other for own, other in zip(_largest_first(mine), least, strict=True))
 
-    def _index(self) -> None:
-        """Note which slots are alike, where each batch is built, and where it cannot be."""
-        waiting = {one.work.batch_id: one.work.capabilities for one in self.standings.values() if one.left}
-        for place, slot in enumerate(self._slots):
-            node = self._nodes[slot.node]
-            self._alike[node.capabilities].append(place)
-            refused = node.failed.keys() | node.holdoff.keys()
-            for batch_id in refused & waiting.keys():
-                self._refused[batch_id].add(place)
-            for batch_id in (node.built & waiting.keys()) - refused:
-                if waiting[batch_id] <= node.capabilities:
-                    self._built[batch_id].append(place)
+        self._large = {needs for needs in waited if is_large(needs.resources)}
+        bound = {needs: HOUR if needs in self._large else DAY for needs in waited}
+        order = sorted(waited, key=lambda n: (-waited[n], sorted(n.capabilities), _largest_first(n.resources)))
+        return {needs: waited[needs] for needs in order if waited[needs] > bound[needs]}
+
+    def _relieve(self, needs: Needs, waited: float) -> Iterator[Placement]:
+        """Give one job with these needs what it waits for. What is not enough for it yet is kept until it is.
+
+        Small jobs would take whatever falls free, and it would never be enough for a large one.
+        """
+        if waited > DAY:
+            for placement in self._give(self._alike[needs]):
+                yield placement
+                return
+        if needs not in self._large or len(self.kept) >= max(1, self.scarcity.nodes // KEPT):
+            return
+        for room in self._nearest(needs):
+            able = [one for one in self._alike[needs] if one.left and not _is_refused(one.work, room.node)]
+            if able:
+                one = min(able, key=self._turn)
+                if room.lacks(needs) is None:
+                    yield self._hand(one, room)
+                else:
+                    room.keep(needs)
+                    self._wholes.shrink(room)
+                    self.kept[room.node.name] = Kept(one.work, waited)
+                return
+
+    def _nearest(self, needs: Needs) -> Iterator[Room]:
+        """Nodes that will be large enough, of those with least to waste, the first that has most of it now.
+
+        While nothing else is placed there a node only gets nearer, so whichever is kept from tick to tick, the
+        distance of the nearest never grows.
+        """
+        for rooms in self._by_wealth:
+            able = (room for room in rooms if needs.capabilities <= room.node.capabilities)
+            near = [(room.shortfall(needs), room.node.name, room) for room in able if room.node.name not in self.kept]
+            heapq.heapify(near)
+            while near:
+                _, _, room = heapq.heappop(near)
+                if room.emptied().lacks(needs) is None:
+                    yield room
+
+    def _turn(self, one: Standing) -> Key:
+        """Whose turn it is among those that need the same."""
+        return doublings(self.usage.get(one.work.submitter, 0.0)) - one.patience, *one.age
+
+    # --- everybody else ---
 
     def _candidate(self, one: Standing) -> _Candidate:
-        needs, batch_id = one.work.capabilities, one.work.batch_id
-        if needs not in self._able:  # batches with the same needs share one search
-            able = chain.from_iterable(places for has, places in self._alike.items() if needs <= has)
-            self._able[needs] = _Line(sorted(able), self._taken)
-        able_line = self._able[needs]
-        if batch_id in self._refused:
-            able_line = able_line.without(self._refused[batch_id])
-        return _Candidate(one, self._slots, able_line, _Line(self._built.get(batch_id, []), self._taken))
+        board = self._wholes if one.needs.resources is None else self._parts
+        return _Candidate(one, board.spots, *board.lines(one.work, one.needs))
 
     def _give(self, standings: Iterable[Standing]) -> Iterator[Placement]:
-        """Give slots to these until they have what they want or nothing is left for them."""
+        """Give to these until they have what they want or nothing is left for them."""
         candidates = defaultdict[str, list[_Candidate]](list)
         for one in standings:
             if one.left:
@@ -278,8 +345,23 @@ class Deal:
         submitters = _heap(_Submitter(name, candidates[name], self.usage) for name in candidates)
         while _refresh(submitters):
             best = submitters[0][1].best
-            work, slot = best.standing.work, self._slots[best.place]
-            self._taken[best.place] = True
-            self.usage[work.submitter] = self.usage.get(work.submitter, 0.0) + TURN
-            best.standing.serve()
-            yield Placement(work.batch_id, slot.node, slot.slot)
+            yield self._hand(best.standing, best.room)
+
+    def _hand(self, one: Standing, room: Room) -> Placement:
+        work, node = one.work, room.node
+        slot, share = room.take(one.needs)
+        self._wholes.shrink(room)
+        turn = TURN * portion(share, node.cores, node.memory_mb, len(node.gpus))
+        self.usage[work.submitter] = self.usage.get(work.submitter, 0.0) + turn
+        one.serve()
+        return Placement(work.batch_id, node.name, slot, work.resources, share)
+
+
+def _is_refused(work: WorkView, node: NodeView) -> bool:
+    return work.batch_id in node.failed or work.batch_id in node.holdoff or is_early(work, node)
+
+
+def _largest_first(asked: Resources | None) -> Key:
+    if asked is None:
+        return (-math.inf,)
+    return -asked.gpus, -asked.cores, -asked.memory_mb, -asked.gpu_memory_mb, -asked.disk_mb

@@ -6,11 +6,11 @@ is never more than what was waited for, whenever the pause would have ended.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from distribute_ssh.plan.eligible import refusal, room
+from distribute_ssh.plan.eligible import refusal
+from distribute_ssh.plan.room import Needs, Room
 from distribute_ssh.plan.snapshot import Snapshot, WorkView
 
 
@@ -32,16 +32,18 @@ class Paused:
 
 
 def moves(snapshot: Snapshot, paused: Iterable[Paused]) -> list[str]:
-    """The attempts to give up. `snapshot`: after all slots were given away that waiting jobs can use.
+    """The attempts to give up. `snapshot`: after all was given away that waiting jobs can use.
 
-    Who waits longest goes first; each takes a slot that is then no other's.
+    Who waits longest goes first; each takes room that is then no other's.
     """
-    left = Counter({node.name: len(room(node)) for node in snapshot.nodes})
+    rooms = [Room(node) for node in snapshot.nodes]
     going = []
     for each in sorted(paused, key=lambda one: (-one.seconds, one.token)):
-        for node in snapshot.nodes:
-            if each.is_due and node.name != each.node and left[node.name] and refusal(node, each.work) is None:
-                left[node.name] -= 1
+        needs = Needs.of(each.work)
+        for room in rooms:
+            node, is_able = room.node, each.is_due and room.lacks(needs) is None
+            if is_able and node.name != each.node and refusal(node, each.work) is None:
+                room.take(needs)
                 going.append(each.token)
                 break
     return going

@@ -26,6 +26,9 @@ STAGE = "stage"
 GONE = "lost"
 """The exit record of what we ended and found without its wrapper: how it ended nobody knows, what it saved is kept."""
 
+REFUSED = "refused"
+"""The exit record of what the node's own queue, Slurm, would not run; what it printed is why."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -38,9 +41,11 @@ class Sighting:
 
     token: str
     state: Literal["unstarted", "claimed", "running", "ended", "gone"]
-    exit: str | None = None  # "0" to "255", STAGE or GONE; anything else is as good as no record
+    exit: str | None = None  # "0" to "255", STAGE, GONE or REFUSED; anything else is as good as no record
     paused: bool = False  # it is there, and stopped by a lease
     paused_seconds: float = 0.0  # that it was paused in all so far
+    ending: State | None = None  # somebody beside us ended it, or is to be taken to have: `killed` or `timeout`
+    note: str | None = None  # what the node's own queue says of it
 
 
 class Verdict(StrEnum):
@@ -112,6 +117,8 @@ def judge(
         return Judgement(verdict, exit=sighting.exit)
     if verdict is not V.LOST:
         return Judgement(verdict)
+    if sighting and sighting.note:
+        return Judgement(verdict, reason=sighting.note)
     if was_restarted:
         return Judgement(verdict, reason="the node was restarted")
     # A claim without `pid` is a wrapper's first moment, and its last: `pid` becomes the exit record between two looks.
@@ -123,8 +130,8 @@ def judge(
 
 
 def is_exit_record(text: str | None) -> bool:
-    """Whether this is something a wrapper writes: an exit status, STAGE or GONE. Nodes are not believed blindly."""
-    return text in (STAGE, GONE) or (text is not None and text in _STATUSES)
+    """Whether this is something our scripts write: an exit status, STAGE, GONE or REFUSED. Nodes may say anything."""
+    return text in (STAGE, GONE, REFUSED) or (text is not None and text in _STATUSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +151,8 @@ def after_end(job: Job, attempt: Attempt, exit_record: str, last_line: str | Non
     `last_line` is the last line it printed, if any.
     """
     if attempt.ending is State.KILLED:
-        by = f" by {job.requested_by}" if job.requested_by else ""
-        return Next(State.KILLED, f"killed{by}", count_try=False)
+        by = f"killed by {job.requested_by}" if job.requested_by else "cancelled in Slurm, by somebody else than us"
+        return Next(State.KILLED, by, count_try=False)
     if attempt.ending is State.TIMEOUT:
         limit = "" if job.time_limit is None else f" of {format_duration(job.time_limit)}"
         return Next(State.TIMEOUT, f"stopped at its time limit{limit}", count_try=False)
@@ -160,7 +167,7 @@ def after_end(job: Job, attempt: Attempt, exit_record: str, last_line: str | Non
         why = f"its inputs could not be put in place on {attempt.node}{said}"
         follow = Next(State.QUEUED, why, now + PAUSE, count_try=False)
     else:
-        why = f"{exit_words(int(exit_record))}{said}"
+        why = f"Slurm refused it{said}" if exit_record == REFUSED else f"{exit_words(int(exit_record))}{said}"
         if job.tries + 1 >= job.max_attempts:
             return Next(State.FAILED, why)
         follow = Next(State.QUEUED, why, now + pause(job.tries))

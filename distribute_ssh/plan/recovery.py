@@ -10,6 +10,9 @@ from distribute_ssh.model.job import OUTCOMES, WAITING, State
 NO_FILES = "the queue was lost, and its files with it: submit the batch again, what is done is kept"
 
 
+BROUGHT_BACK = "brought back from storage; a node may still be at it, and is asked first"
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How far a job is."""
@@ -38,7 +41,7 @@ def standing(told: Standing, input_hash: str, results: Sequence[Result], *, has_
     """How far a job is, where `told` is what the batch's record said when it was last written.
 
     That record is written when a batch begins, is asked for again, and ends; a result that is newer says more. What
-    had not ended waits for its next attempt, if the files it needs are still here.
+    had not ended waits until the nodes have said whether one of them is still at it; its next attempt needs its files.
     """
     last = max([told.attempt, *(result.standing.attempt for result in results)])
     own = next((result for result in results if result.decides), None)
@@ -50,7 +53,7 @@ def standing(told: Standing, input_hash: str, results: Sequence[Result], *, has_
         return Standing(State.LOST, last, NO_FILES)
     if told.state is State.HELD:
         return Standing(State.HELD, last, told.reason)
-    return Standing(State.QUEUED, last)
+    return Standing(State.QUEUED, last, BROUGHT_BACK)
 
 
 def _is_news(own: Result, told: Standing, input_hash: str) -> bool:

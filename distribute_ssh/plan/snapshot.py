@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from distribute_ssh.model.job import NodeState
+from distribute_ssh.model.resources import Resources, Share
+
+
+@dataclass(frozen=True, slots=True)
+class GpuView:
+    """One GPU of a node."""
+
+    index: int
+    memory_mb: int = 0  # 0: nobody knows
+    used_by: str | None = None  # by somebody else's process, in words: it is not given away now
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,11 @@ class NodeView:
     failed: Mapping[int, str] = field(default_factory=dict)  # batch id -> why its build failed here
     holdoff: Mapping[int, str] = field(default_factory=dict)  # batch id -> why it gets nothing here for a while
     probed: bool = True  # False: never reached, its capabilities are only what the inventory says
+    gpus: tuple[GpuView, ...] = ()
+    disk_mb: int | None = None  # free in scratch when it was last looked at; None: nobody knows
+    running: Mapping[int, Share | None] = field(default_factory=dict)  # slot -> what is given; None: a whole slot
+    gpus_shared: bool = False  # a job that takes a whole slot and needs `gpu` runs here: it has all GPUs
+    accepts_after: float = 0.0  # seconds that jobs wait before it takes them: what overflows from the others
     trial: bool = False  # its probation is over, but no build succeeded since: one job at a time
 
 
@@ -42,7 +57,9 @@ class WorkView:
     held: int = 0
     running: int = 0  # slots it has now
     served_at: float | None = None  # when a job of it last got a slot; None: never
+    resources: Resources | None = None  # None: a whole slot
     ready_since: float | None = None  # when the oldest of `ready` became so; None: when the batch was submitted
+    waited: float = 0.0  # seconds, the oldest of `ready`
 
 
 @dataclass(frozen=True, slots=True)

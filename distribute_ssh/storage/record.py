@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from distribute_ssh.model.job import OUTCOMES, Attempt, Batch, Build, Input, Job
@@ -48,6 +49,7 @@ def job_parcel(attempt: Attempt, job: Job, batch: Batch, facts: Facts) -> Parcel
         "finished_at": _time(ended),
         "seconds": round(ended - started, 3),
         "input_hash": job.input_hash,
+        "given": asdict(attempt.share) if attempt.share else None,
         "env": dict(job.env),
         "inputs": _inputs([*([job.script] if job.script else []), *job.inputs]),
         "build": {"hash": batch.build_hash, "inputs": _inputs([batch.script, *batch.init])},

@@ -27,9 +27,11 @@ from distribute_ssh.model.job import (
     State,
 )
 from distribute_ssh.model.layout import is_token
+from distribute_ssh.model.resources import Resources, Share
+from distribute_ssh.plan.recovery import BROUGHT_BACK
 from distribute_ssh.store import outbox
 from distribute_ssh.store.guarded import ANEW, AWAY, Guarded, Which, known, legal
-from distribute_ssh.store.rows import attempt_row, build_row, node_cell, one_of, printable
+from distribute_ssh.store.rows import attempt_row, build_row, node_cell, one_of, printable, resources_text, share_text
 
 HALF_LIFE = 7 * 86_400.0
 """Seconds after which what a submitter had counts half."""
@@ -178,16 +180,29 @@ class Change(Guarded):
 
     # --- attempts ---
 
-    def place(self, job_id: int, token: str, node: str, slot: int, now: float) -> Attempt | None:
-        """Give a queued job a slot of a node. None: the job is not queued any more, or the slot is taken.
+    def place(
+        self,
+        job_id: int,
+        token: str,
+        node: str,
+        slot: int,
+        now: float,
+        share: Share | None = None,
+        *,
+        number: int | None = None,
+    ) -> Attempt | None:
+        """Give a queued job a slot of a node, or a share. None: the job is not queued any more, or the slot is taken.
 
+        `number`: of the attempt, where it was begun already; left out, it is the job's next.
         Read the job and its batch again inside this transaction before acting on them: since they were read for the
         decision, the batch may have been submitted with other inputs.
         """
         assert is_token(token), token
         placed = self.count(
-            "UPDATE jobs SET attempt = attempt + 1 WHERE id = ? AND state = 'queued' AND request IS NULL AND NOT EXISTS"
+            "UPDATE jobs SET attempt = coalesce(?, attempt + 1)"
+            " WHERE id = ? AND state = 'queued' AND request IS NULL AND NOT EXISTS"
             " (SELECT 1 FROM attempts WHERE node = ? AND slot = ? AND state IN ('placed', 'starting', 'running'))",
+            number,
             job_id,
             node,
             slot,
@@ -196,11 +211,12 @@ class Change(Guarded):
             return None
         self.move(_job(job_id), State.STAGING, now, "distribute", None, node=node)
         row = self.execute(
-            "INSERT INTO attempts (token, job_id, batch_id, batch_token, number, node, slot, state, placed_at)"
-            " SELECT ?, jobs.id, batches.id, batches.token, jobs.attempt, ?, ?, ?, ?"
+            "INSERT INTO attempts"
+            " (token, job_id, batch_id, batch_token, number, node, slot, state, placed_at, share, resources)"
+            " SELECT ?, jobs.id, batches.id, batches.token, jobs.attempt, ?, ?, ?, ?, ?, jobs.resources"
             " FROM jobs JOIN batches ON batches.id = jobs.batch_id WHERE jobs.id = ?"
             f" RETURNING {attempt_row.columns}",
-            (token, node, slot, AttemptState.PLACED, now, job_id),
+            (token, node, slot, AttemptState.PLACED, now, share_text(share), job_id),
         ).fetchone()
         return attempt_row(row)
 
@@ -220,6 +236,13 @@ class Change(Guarded):
         elif to is AttemptState.ENDED:
             fields = {"ended_at": now, **fields}
         return self.update("attempts", attempt_id, states, to, fields)
+
+    def free_brought_back(self) -> int:
+        """Let jobs start that waited for nodes to say what they are still at; how many there were."""
+        return self.count(
+            "UPDATE jobs SET not_before = 0, reason = NULL WHERE state = 'queued' AND not_before > 0 AND reason = ?",
+            BROUGHT_BACK,
+        )
 
     def attempt_paused(self, attempt_id: int, seconds: float) -> None:
         """Write down for how long a running attempt was paused in all."""
@@ -329,9 +352,9 @@ class Change(Guarded):
                 to = BuildState.STALE if BuildState.STALE in following else BuildState.WIPED
                 self.execute("UPDATE builds SET state = ? WHERE batch_id = ? AND state = ?", (to, batch_id, state))
 
-    def fail_queued(self, batch_id: int, reason: str, now: float) -> int:
-        """End all queued jobs of a batch as failed: no node can run them any more. Returns how many."""
-        queued = Which("batch_id = ? AND state = 'queued'", (batch_id,))
+    def fail_queued(self, batch_id: int, resources: Resources | None, reason: str, now: float) -> int:
+        """End the queued jobs of a batch that ask for this as failed: no node can run them any more; how many."""
+        queued = Which("batch_id = ? AND resources IS ? AND state = 'queued'", (batch_id, resources_text(resources)))
         return self.move(queued, State.FAILED, now, "distribute", reason, finished_at=now, request=None)
 
     def recorded(self, batch: Batch, now: float) -> bool:

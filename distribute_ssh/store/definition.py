@@ -20,6 +20,9 @@ from distribute_ssh.store.rows import DEFINITION
 _KNOWN = ("id", "namespace", "batch", "submitted_at", "source", "finished_at", "moved_from", "recorded_at")
 """Columns of a batch that its name, its files and its times in storage tell."""
 
+_FIRST = frozenset(DEFINITION) - {"resources", "slurm"}
+"""Columns of a job that every version wrote."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 Select = Callable[..., sqlite3.Cursor]
@@ -57,7 +60,7 @@ def read(told: Any, source: str) -> Definition:
         rows = [dict(zip(columns, cells, strict=True)) for cells in told["jobs"]]
         definition = Definition({**told["batch"], "source": source}, rows)
         sound = (
-            set(columns) == set(DEFINITION)
+            _FIRST <= set(columns) <= set(DEFINITION)
             and is_token(definition.batch["token"])
             and not any(check_name(row["name"]) for row in rows)
         )
@@ -73,9 +76,9 @@ def read(told: Any, source: str) -> Definition:
 def needed(definition: Definition, job: Mapping[str, Any] | None = None) -> set[str]:
     """Hashes of the inputs that one job needs, the build's included, or all of them. Raises ValueError."""
     rows = definition.jobs if job is None else [job]
-    texts = [definition.batch["script"], definition.batch["init"]]
-    texts += [row[column] for row in rows for column in ("script", "inputs") if row[column] is not None]
     try:
+        texts = [definition.batch["script"], definition.batch["init"]]
+        texts += [row[column] for row in rows for column in ("script", "inputs") if row[column] is not None]
         return {Input(*cells).sha256 for text in dict.fromkeys(texts) for cells in json.loads(text)}
-    except TypeError as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"its definition is not as we wrote it: {error}") from error

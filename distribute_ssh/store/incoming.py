@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from distribute_ssh.errors import HeadError, LimitError, StoreError, UsageError
+from distribute_ssh.errors import HeadError, LimitError, OvertakenError, StoreError, UsageError
 
 _CHUNK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -218,5 +218,5 @@ def _length(path: Path) -> int:
         return -1
 
 
-def _taken() -> HeadError:
-    return HeadError("the same file is being sent from somewhere else as well", hint="submit again in a moment")
+def _taken() -> OvertakenError:
+    return OvertakenError("the same file is being sent from somewhere else as well", hint="submit again in a moment")

@@ -25,7 +25,7 @@ class Holder:
 
 
 class CoordinatorLock:
-    """A lock on a file of its own. The process that holds it must not fork: the child would hold it too."""
+    """A lock on a file of its own. A child that the process forks lets go of it: somebody's program may do that."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -46,6 +46,7 @@ class CoordinatorLock:
             os.close(fd)
             raise
         self._fd = fd
+        _held.add(self)
         text = json.dumps({"host": os.uname().nodename, "pid": os.getpid(), "since": time.time()}) + "\n"
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, the text is a courtesy
             os.ftruncate(fd, 0)
@@ -57,6 +58,7 @@ class CoordinatorLock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+            _held.discard(self)
 
     def holder(self) -> Holder | None:
         """Who took it last; worth asking after `acquire` said no. None when the file tells nothing.
@@ -68,3 +70,14 @@ class CoordinatorLock:
             return Holder(host=str(told["host"]), pid=int(told["pid"]), since=float(told["since"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+_held: set[CoordinatorLock] = set()
+
+
+def _let_go() -> None:
+    for lock in list(_held):
+        lock.release()  # of the child's descriptor: the parent still holds the lock
+
+
+os.register_at_fork(after_in_child=_let_go)

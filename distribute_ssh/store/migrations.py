@@ -37,6 +37,21 @@ def m003_outbox(db: Database) -> None:
     db.executescript(_OUTBOX)
 
 
+@queue_migrations()
+def m004_resources(db: Database) -> None:
+    """What jobs ask of a node and what attempts were given of it; jobs are counted, and found, by what they ask for."""
+    db.execute("ALTER TABLE jobs ADD COLUMN resources TEXT")  # JSON; NULL: a whole slot
+    db.execute("ALTER TABLE jobs ADD COLUMN slurm TEXT")  # JSON: what Slurm is told
+    db.execute("ALTER TABLE attempts ADD COLUMN share TEXT")  # JSON; NULL: a whole slot
+    db.execute("ALTER TABLE attempts ADD COLUMN resources TEXT")  # what its job asked for when it was placed
+    # A successor is a definition, and those have two columns more now.
+    db.execute(
+        "UPDATE jobs SET successor = json_insert(json_insert(successor, '$[#]', NULL), '$[#]', NULL)"
+        " WHERE successor <> 'null'"
+    )
+    db.executescript(_GROUPS)
+
+
 # AUTOINCREMENT: a number that history or an attempt still mentions is never given to something else.
 _TABLES = """
 CREATE TABLE coordinator (            -- one row: this queue, and who drives it
@@ -239,6 +254,63 @@ CREATE TRIGGER tally_update AFTER UPDATE OF batch_id, state, started_at, finishe
             - coalesce((old.finished_at - old.started_at) * (old.finished_at - old.started_at), 0.0)
     WHERE batch_id = old.batch_id AND state = old.state;
     INSERT INTO tally VALUES (new.batch_id, new.state, 1,
+        coalesce(new.finished_at - new.started_at, 0.0),
+        coalesce((new.finished_at - new.started_at) * (new.finished_at - new.started_at), 0.0))
+    ON CONFLICT DO UPDATE SET count = count + 1, seconds = seconds + excluded.seconds,
+        squares = squares + excluded.squares;
+END;
+"""
+
+# The same again, with what jobs ask for as a part of the key ('': a whole slot). Nothing asks for jobs_requested.
+_GROUPS = """
+DROP TRIGGER tally_insert;
+DROP TRIGGER tally_delete;
+DROP TRIGGER tally_update;
+DROP TABLE tally;
+DROP INDEX jobs_requested;
+DROP INDEX jobs_ready;
+DROP INDEX jobs_later;
+DROP INDEX attempts_batch;
+CREATE INDEX jobs_ready ON jobs (batch_id, resources, position) WHERE state = 'queued' AND request IS NULL;
+CREATE INDEX jobs_later ON jobs (batch_id, resources, not_before) WHERE state = 'queued' AND not_before > 0;
+CREATE INDEX attempts_batch ON attempts (batch_id, resources);
+
+CREATE TABLE tally (
+    batch_id INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    resources TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    squares REAL NOT NULL,
+    PRIMARY KEY (batch_id, state, resources)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO tally SELECT batch_id, state, '', count(*), total(finished_at - started_at),
+    total((finished_at - started_at) * (finished_at - started_at)) FROM jobs GROUP BY batch_id, state;
+
+CREATE TRIGGER tally_insert AFTER INSERT ON jobs BEGIN
+    INSERT INTO tally VALUES (new.batch_id, new.state, coalesce(new.resources, ''), 1,
+        coalesce(new.finished_at - new.started_at, 0.0),
+        coalesce((new.finished_at - new.started_at) * (new.finished_at - new.started_at), 0.0))
+    ON CONFLICT DO UPDATE SET count = count + 1, seconds = seconds + excluded.seconds,
+        squares = squares + excluded.squares;
+END;
+
+CREATE TRIGGER tally_delete AFTER DELETE ON jobs BEGIN
+    UPDATE tally SET count = count - 1,
+        seconds = seconds - coalesce(old.finished_at - old.started_at, 0.0),
+        squares = squares
+            - coalesce((old.finished_at - old.started_at) * (old.finished_at - old.started_at), 0.0)
+    WHERE batch_id = old.batch_id AND state = old.state AND resources = coalesce(old.resources, '');
+END;
+
+CREATE TRIGGER tally_update AFTER UPDATE OF batch_id, state, resources, started_at, finished_at ON jobs BEGIN
+    UPDATE tally SET count = count - 1,
+        seconds = seconds - coalesce(old.finished_at - old.started_at, 0.0),
+        squares = squares
+            - coalesce((old.finished_at - old.started_at) * (old.finished_at - old.started_at), 0.0)
+    WHERE batch_id = old.batch_id AND state = old.state AND resources = coalesce(old.resources, '');
+    INSERT INTO tally VALUES (new.batch_id, new.state, coalesce(new.resources, ''), 1,
         coalesce(new.finished_at - new.started_at, 0.0),
         coalesce((new.finished_at - new.started_at) * (new.finished_at - new.started_at), 0.0))
     ON CONFLICT DO UPDATE SET count = count + 1, seconds = seconds + excluded.seconds,

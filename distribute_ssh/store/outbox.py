@@ -79,7 +79,7 @@ def _notice(select: Select, batch_id: int, now: float) -> dict[str, Any]:
     namespace, batch, submitter, submitted_at, matrix, notify = select(
         "SELECT namespace, batch, submitter, submitted_at, matrix, notify FROM batches WHERE id = ?", (batch_id,)
     ).fetchone()
-    rows = select("SELECT state, count FROM tally WHERE batch_id = ? AND count > 0", (batch_id,))
+    rows = select("SELECT state, sum(count) FROM tally WHERE batch_id = ? AND count > 0 GROUP BY state", (batch_id,))
     counts: dict[str, int] = dict(rows.fetchall())
     failed: list[tuple[Any, ...]] = []
     unbuilt: list[tuple[Any, ...]] = []

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from distribute_ssh.errors import BusyError, StoreError
 from distribute_ssh.model.actor import Actor
-from distribute_ssh.model.job import ACTIVE, Attempt, Batch, Build, Job
+from distribute_ssh.model.job import ACTIVE, WAITING, Attempt, Batch, Build, Job
+from distribute_ssh.model.resources import Resources
 from distribute_ssh.store import ledger, outbox, reports, schema
 from distribute_ssh.store.ballast import Ballast
 from distribute_ssh.store.change import Change, decayed
@@ -35,6 +36,8 @@ from distribute_ssh.store.rows import (
     job_row,
     node_row,
     one_of,
+    resources_row,
+    resources_text,
 )
 
 Noun = TypeVar("Noun")
@@ -42,9 +45,10 @@ Noun = TypeVar("Noun")
 
 @dataclass(frozen=True, slots=True)
 class WorkRow:
-    """The waiting jobs of one batch, counted."""
+    """The waiting jobs of one batch that ask for the same, counted."""
 
     batch: Batch
+    resources: Resources | None  # None: a whole slot
     ready: int  # queued, and may start now
     later: int  # queued, and to be tried again after a pause
     next_at: float | None  # when the first of `later` may start
@@ -192,39 +196,56 @@ class Queue:
         """All jobs of a batch, in file order."""
         return self._all(job_row, "FROM jobs WHERE batch_id = ? ORDER BY position, id", batch_id)
 
-    def ready_jobs(self, batch_id: int, limit: int, now: float) -> list[Job]:
-        """The first `limit` jobs of a batch that may start now, in file order; costs by `limit`, not by the batch."""
+    def ready_jobs(self, batch_id: int, resources: Resources | None, limit: int, now: float) -> list[Job]:
+        """The first `limit` jobs of a batch that ask for this and may start now, in file order; costs by `limit`."""
         return self._all(
             job_row,
-            "FROM jobs WHERE batch_id = ? AND state = 'queued' AND request IS NULL AND not_before <= ?"
-            " ORDER BY position LIMIT ?",
+            "FROM jobs WHERE batch_id = ? AND resources IS ? AND state = 'queued' AND request IS NULL"
+            " AND not_before <= ? ORDER BY position LIMIT ?",
             batch_id,
+            resources_text(resources),
             now,
             limit,
         )
 
     def work(self, now: float) -> list[WorkRow]:
-        """Batches with waiting jobs, oldest first; costs by the number of batches, not of jobs."""
+        """Waiting jobs by batch and by what they ask for, oldest batch first; costs by their number, not by jobs."""
+        later = (
+            "FROM jobs WHERE batch_id = asked.id AND resources IS asked.resources AND state = 'queued'"
+            " AND not_before > 0 AND not_before > ?"
+        )
         with self._reading() as select:
             rows = select(
-                f"SELECT {batch_row.columns}, queued, held, later, next_at, active FROM (SELECT batches.*,"
-                " coalesce((SELECT count FROM tally WHERE batch_id = batches.id AND state = 'queued'), 0) AS queued,"
-                " coalesce((SELECT count FROM tally WHERE batch_id = batches.id AND state = 'held'), 0) AS held,"
-                " (SELECT count(*) FROM jobs WHERE batch_id = batches.id AND state = 'queued'"
-                "     AND not_before > 0 AND not_before > ?1) AS later,"
-                " (SELECT min(not_before) FROM jobs WHERE batch_id = batches.id AND state = 'queued'"
-                "     AND not_before > 0 AND not_before > ?1) AS next_at,"
-                " coalesce((SELECT sum(count) FROM tally WHERE batch_id = batches.id"
-                f"     AND {one_of(ACTIVE)}), 0) AS active"
-                " FROM batches WHERE finished_at IS NULL)"
-                " WHERE queued + held > 0 ORDER BY submitted_at, id",
-                (now,),
+                f"SELECT {batch_row.columns}, resources, queued, held, active, (SELECT count(*) {later}),"
+                f" (SELECT min(not_before) {later}) FROM (SELECT batches.*, nullif(tally.resources, '') AS resources,"
+                " sum(count * (state = 'queued')) AS queued, sum(count * (state = 'held')) AS held,"
+                f" sum(count * ({one_of(ACTIVE)})) AS active FROM batches JOIN tally ON batch_id = batches.id"
+                f" AND {one_of(WAITING | ACTIVE)} AND count > 0 WHERE finished_at IS NULL"
+                " GROUP BY batches.id, tally.resources) AS asked"
+                " WHERE queued + held > 0 ORDER BY submitted_at, id, resources",
+                (now, now),
             ).fetchall()
         return [
-            WorkRow(batch_row(row[:-5]), ready=queued - later, later=later, next_at=next_at, held=held, active=active)
+            WorkRow(batch_row(row[:-6]), resources_row(resources), queued - later, later, next_at, held, active)
             for row in rows
-            for queued, held, later, next_at, active in [row[-5:]]
+            for resources, queued, held, active, later, next_at in [row[-6:]]
         ]
+
+    def shared_batches(self) -> frozenset[int]:
+        """Batches of which some job ever asked for resources, and so may share a node."""
+        with self._reading() as select:
+            return frozenset(
+                number for (number,) in select("SELECT DISTINCT batch_id FROM tally WHERE resources <> ''")
+            )
+
+    def gpu_batches(self) -> frozenset[int]:
+        """Batches that ask for `gpu` and have something on a node."""
+        with self._reading() as select:
+            rows = select(
+                "SELECT id FROM batches WHERE capabilities LIKE '%\"gpu\"%'"
+                " AND id IN (SELECT batch_id FROM attempts WHERE state <> 'wiped')"
+            )
+            return frozenset(number for (number,) in rows)
 
     def needed_of(self, submitter: str) -> dict[str, int]:
         """Hashes and sizes of the inputs of a submitter's batches of which not every job is done."""
@@ -244,14 +265,16 @@ class Queue:
             )
             return {str(sha256): int(size) for sha256, size in rows}
 
-    def served(self) -> dict[int, float]:
-        """When a job of each unfinished batch last got a slot, by batch number; those that never did are left out."""
+    def served(self) -> dict[tuple[int, Resources | None], float]:
+        """When a job of a batch that asked for this last got a place, of those that wait; never: left out."""
         with self._reading() as select:
             rows = select(
-                "SELECT id, (SELECT placed_at FROM attempts WHERE batch_id = batches.id ORDER BY id DESC LIMIT 1)"
-                " FROM batches WHERE finished_at IS NULL"
-            )
-            return {batch_id: at for batch_id, at in rows if at is not None}
+                "SELECT id, resources, (SELECT placed_at FROM attempts WHERE batch_id = asked.id"
+                " AND resources IS asked.resources ORDER BY id DESC LIMIT 1) FROM (SELECT DISTINCT batches.id,"
+                " nullif(tally.resources, '') AS resources FROM batches JOIN tally ON batch_id = batches.id"
+                f" AND {one_of(WAITING)} AND count > 0 WHERE finished_at IS NULL) AS asked"
+            ).fetchall()
+        return {(batch_id, resources_row(asked)): at for batch_id, asked, at in rows if at is not None}
 
     def needed_contents(self) -> set[str]:
         """Hashes of all inputs that some job may still need: those of batches of which not every job is done."""

@@ -67,14 +67,19 @@ def status(select: Select, name: str | None) -> dict[str, Any]:
 
 def _counts(select: Select) -> defaultdict[int, dict[str, int]]:
     counts: defaultdict[int, dict[str, int]] = defaultdict(dict)
-    for batch_id, state, count in select("SELECT batch_id, state, count FROM tally WHERE count > 0"):
+    for batch_id, state, count in select(
+        "SELECT batch_id, state, sum(count) FROM tally WHERE count > 0 GROUP BY batch_id, state"
+    ):
         counts[batch_id][state] = count
     return counts
 
 
 def _runtimes(select: Select) -> dict[int, dict[str, float]]:
     """Seconds from start to end of the jobs that are done, by batch: what an ETA is made of."""
-    rows = select("SELECT batch_id, count, seconds, squares FROM tally WHERE state = 'done' AND count > 0")
+    rows = select(
+        "SELECT batch_id, sum(count), sum(seconds), sum(squares) FROM tally WHERE state = 'done' AND count > 0"
+        " GROUP BY batch_id"
+    )
     return {
         batch_id: {
             "mean": round(seconds / count, 3),

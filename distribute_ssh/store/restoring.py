@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distribute_ssh.errors import StoreError
-from distribute_ssh.model.job import AttemptState
+from distribute_ssh.model.job import AttemptState, State
 from distribute_ssh.plan.recovery import Result, Standing
 from distribute_ssh.store.change import Change
 from distribute_ssh.store.definition import Definition
@@ -39,11 +39,19 @@ class Restored:
 
 
 def restore(
-    path: Path, queue: str, batches: Sequence[Restored], *, who: str, now: float, aside: Path | None = None
+    path: Path,
+    queue: str,
+    batches: Sequence[Restored],
+    *,
+    who: str,
+    now: float,
+    patience: float,
+    aside: Path | None = None,
 ) -> None:
     """Make the queue at `path` that has this id and these batches; it is there whole, or not at all.
 
-    Its id is that of the lost one: so what runs on nodes under that name is ended there, and what it holds is kept.
+    Its id is that of the lost one: so what runs on nodes under that name is taken up again where the queue waits for
+    it, and else ended there, and what it holds is kept. `patience`: seconds that queued jobs wait for nodes to tell.
     `aside`: what the file is to be called that is there now. Raises StoreError.
     """
     fresh = path.with_name(f"{path.name}.recovering")
@@ -53,8 +61,8 @@ def restore(
             change.execute("UPDATE coordinator SET queue = ?", (queue,))
             for batch in batches:
                 try:
-                    _check(made, _insert(change, batch, who, now))
-                except (sqlite3.OperationalError, sqlite3.IntegrityError, ValueError, TypeError) as error:
+                    _check(made, _insert(change, batch, who, now, patience))
+                except (sqlite3.DatabaseError, OverflowError, ValueError, TypeError) as error:
                     raise StoreError(
                         f"{batch.name} cannot be brought back: {error}",
                         hint="move its folder out of storage for the time being, and try again",
@@ -74,7 +82,7 @@ def _check(queue: Queue, batch_id: int) -> None:
     queue.jobs(batch_id)
 
 
-def _insert(change: Change, batch: Restored, who: str, now: float) -> int:
+def _insert(change: Change, batch: Restored, who: str, now: float, patience: float) -> int:
     values = {
         **batch.definition.batch,
         "namespace": batch.namespace,
@@ -86,8 +94,9 @@ def _insert(change: Change, batch: Restored, who: str, now: float) -> int:
     batch_id = _insert_row(change, "batches", values)
     numbers: dict[str, int] = {}
     for job in batch.definition.jobs:
-        standing = asdict(batch.standings[job["name"]])
-        numbers[job["name"]] = _insert_row(change, "jobs", {**job, **standing, "batch_id": batch_id})
+        at = batch.standings[job["name"]]
+        waits = {"not_before": now + patience} if at.state is State.QUEUED else {}
+        numbers[job["name"]] = _insert_row(change, "jobs", {**job, **asdict(at), **waits, "batch_id": batch_id})
     # Known, and over: what a node still holds of them lies in storage already, and is wiped there unseen.
     for (name, number), result in {(one.job, one.standing.attempt): one for one in batch.results}.items():
         if name in numbers:

@@ -23,6 +23,7 @@ from distribute_ssh.model.job import (
 )
 from distribute_ssh.model.lease import Lease, NodeRequest
 from distribute_ssh.model.owner import Activity
+from distribute_ssh.model.resources import Resources, Share
 
 Noun = TypeVar("Noun")
 
@@ -124,6 +125,38 @@ def env_text(env: Mapping[str, str]) -> str:
     return json.dumps(dict(env), sort_keys=True) if env else "{}"
 
 
+def resources_text(asked: Resources | None) -> str | None:
+    """What a job asks for as the queue keeps it; the same is always the same text, since jobs are counted by it."""
+    return None if asked is None else _sparse(asked)
+
+
+def share_text(share: Share | None) -> str | None:
+    """What an attempt was given as the queue keeps it."""
+    return None if share is None else _sparse(share)
+
+
+def _sparse(noun: Resources | Share) -> str:
+    # What is as when nothing is said is left out: a field that comes later changes no text of today.
+    given = {each.name: getattr(noun, each.name) for each in fields(noun)}
+    return json.dumps({name: value for name, value in given.items() if value}, separators=(",", ":"))
+
+
+@lru_cache(maxsize=1024)
+def resources_row(text: str | None) -> Resources | None:
+    """What a job asks for, from the queue."""
+    return None if text is None else Resources(**json.loads(text))
+
+
+def _share(text: str) -> Share:
+    cells = json.loads(text)
+    return Share(**cells | {"gpus": tuple(cells.get("gpus", ()))})
+
+
+def settings_text(settings: Mapping[str, str | int] | None) -> str | None:
+    """What Slurm is told of a job as the queue keeps it."""
+    return None if settings is None else json.dumps(dict(settings), sort_keys=True)
+
+
 def names_text(names: Sequence[str] | frozenset[str]) -> str:
     """Capabilities or mounts as the queue keeps them; a set in one order always."""
     return json.dumps(sorted(names) if isinstance(names, frozenset) else list(names))
@@ -152,11 +185,13 @@ job_row = Reader(
         "env": json.loads,
         "on_node_loss": OnNodeLoss,
         "request": Request,
+        "resources": resources_row,
+        "slurm": json.loads,
     },
     {},
 )
 
-attempt_row = Reader(Attempt, {"state": AttemptState, "ending": State}, {})
+attempt_row = Reader(Attempt, {"state": AttemptState, "ending": State, "share": _share}, {})
 
 build_row = Reader(Build, {"state": BuildState, "log_kept": bool}, {})
 
@@ -183,6 +218,7 @@ history_row = Reader(HistoryRow, {'"from"': State, '"to"': State}, {"before": '"
 
 DEFINITION = (
     "position", "name", "input_hash", "script", "inputs", "env", "time_limit", "max_attempts", "on_node_loss",
+    "resources", "slurm",
 )  # fmt: skip
 """The columns of a job that its submitter decides; the others tell how far it is."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from distribute_ssh.errors import StoreError
 from distribute_ssh.store import filesystem
 
-SCHEMA = 3
+SCHEMA = 4
 """How many migrations there are. Kept here so that a database that is current opens without sqlite-utils (100 ms)."""
 
 APPLICATION = 0x64697374

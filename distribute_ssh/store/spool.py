@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from distribute_ssh.errors import StoreError, UsageError
 from distribute_ssh.model.job import Input, OnNodeLoss
 from distribute_ssh.model.names import SWEEP_FILE
+from distribute_ssh.model.resources import Resources
 from distribute_ssh.store import tree
 
 if TYPE_CHECKING:  # they bring the YAML reader along, which a coordinator has no use for
@@ -292,6 +293,7 @@ class StagedJob:
     time_limit: float | None  # seconds
     max_attempts: int
     on_node_loss: OnNodeLoss
+    resources: Resources | None
     sweep: Mapping[str, Value] | None
     input_hash: str
 
@@ -367,6 +369,7 @@ def _stage_job(job: JobSpec, spool: Spool, known: Mapping[FileRef, Input], build
         time_limit=job.time_limit,
         max_attempts=job.max_attempts,
         on_node_loss=job.on_node_loss,
+        resources=job.resources,
         sweep=job.sweep,
         input_hash=_digest(build_hash, script.sha256 if script else None, _facts(inputs), sorted(job.env.items())),
     )

@@ -24,9 +24,19 @@ from typing import TYPE_CHECKING, Any
 
 from distribute_ssh.errors import LimitError, UsageError
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, WAITING, Input, OnNodeLoss, Request, State
+from distribute_ssh.model.resources import Resources
 from distribute_ssh.store.change import Change
 from distribute_ssh.store.guarded import ANEW, numbered
-from distribute_ssh.store.rows import DEFINITION, env_text, input_text, inputs_text, names_text, one_of
+from distribute_ssh.store.rows import (
+    DEFINITION,
+    env_text,
+    input_text,
+    inputs_text,
+    names_text,
+    one_of,
+    resources_text,
+    settings_text,
+)
 
 if TYPE_CHECKING:
     from distribute_ssh.store.queue import Queue
@@ -44,6 +54,8 @@ class NewJob:
     time_limit: float | None = None  # seconds
     max_attempts: int = 1
     on_node_loss: OnNodeLoss = OnNodeLoss.RESCHEDULE
+    resources: Resources | None = None  # None: a whole slot
+    slurm: Mapping[str, str | int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +211,8 @@ class _Desk:
     def still_working(self, batch_id: int) -> UsageError:
         """The refusal of a batch that works."""
         rows = self.change.execute(
-            "SELECT count, state FROM tally"
-            f" WHERE batch_id = ? AND count > 0 AND NOT {one_of(OUTCOMES)} ORDER BY state",
+            "SELECT sum(count), state FROM tally"
+            f" WHERE batch_id = ? AND count > 0 AND NOT {one_of(OUTCOMES)} GROUP BY state ORDER BY state",
             (batch_id,),
         )
         return UsageError(
@@ -348,4 +360,6 @@ def _job_definition(position: int, job: NewJob) -> _Definition:
         job.time_limit,
         job.max_attempts,
         job.on_node_loss.value,
+        resources_text(job.resources),
+        settings_text(job.slurm),
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, WAITING, Attempt, Batch, Job, State
+from distribute_ssh.model.resources import Share
 from distribute_ssh.model.units import format_duration, iso
 from distribute_ssh.views.text import Column, count, safe, table
 from distribute_ssh.views.times import seconds, when
@@ -57,6 +59,7 @@ def job_data(
                 "node": attempt.node,
                 "state": attempt.state,
                 "exit": attempt.exit,
+                "given": asdict(attempt.share) if attempt.share else None,
                 "started_at": None if attempt.started_at is None else iso(attempt.started_at),
                 "ended_at": None if attempt.ended_at is None else iso(attempt.ended_at),
             }
@@ -75,8 +78,9 @@ def batch_text(found: Mapping[str, Any], width: int | None = None) -> str:
         lines += _waiting(found, width)
     if active:
         lines.append(f"{found['batch']}: {count(active, 'job')} on nodes: distribute status {found['batch']}")
-    # Jobs on a node that have a reason wait there: for storage that is full, for processes that would not go.
-    for states in (ACTIVE, OUTCOMES):
+    # Jobs on a node that have a reason wait there: for storage that is full, for processes that would not go. Of those
+    # that wait in the queue it is why they did not start on the last node, or what ended their last attempt.
+    for states in (WAITING, ACTIVE, OUTCOMES):
         jobs = [job for job in found["jobs"] if job["state"] in states]
         lines += [_line(job) for job in jobs[:SHOWN]]
         if len(jobs) > SHOWN:
@@ -126,4 +130,6 @@ def _attempt(attempt: Mapping[str, Any]) -> str:
     words = [attempt["state"] if attempt["exit"] is None else f"exit {attempt['exit']}"]
     if start is not None and end is not None:
         words.append(f"after {format_duration(max(end - start, 0.0))}")
+    if given := attempt["given"]:
+        words.append(f"with {Share(**given).words}")
     return " ".join(words)

@@ -54,11 +54,12 @@ def nodes_table(
 
 
 def gpus(found: Sequence[Mapping[str, Any]]) -> str:
-    """`2x NVIDIA A100 80GB`; `-` for none."""
+    """`2x NVIDIA A100 80GB, 1 used`, by others; `-` for none."""
     if not found:
         return "-"
     models = {gpu["model"] or "GPU" for gpu in found}
-    return f"{len(found)}x {models.pop() if len(models) == 1 else 'GPU'}"
+    used = sum(gpu.get("used_by") is not None for gpu in found)
+    return f"{len(found)}x {models.pop() if len(models) == 1 else 'GPU'}" + (f", {used} used" if used else "")
 
 
 def probed_text(answers: Mapping[str, str | None]) -> str:

@@ -1,25 +1,16 @@
-"""What `pull` and `verify` show: what came or would come, what does not and why, and bytes on their way."""
+"""What `pull`, `verify` and `archive list` show: what came or would come, what does not and why, what is there."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distribute_ssh.model.units import format_duration, format_size
+from distribute_ssh.model.units import format_size
 from distribute_ssh.views.text import Column, count, listed, safe, table
 
 SHOWN = 20
-
-
-def moving_line(done: int, total: int, files: int, all_files: int, seconds: float) -> str:
-    """`312 of 2,000 files  1.2 of 8 MiB  3.1 MiB/s  4s left`, after so many seconds."""
-    rate = done / seconds if seconds > 0 else 0.0
-    words = [f"{files:,} of {count(all_files, 'file')}", f"{format_size(done)} of {format_size(total)}"]
-    if rate:
-        words.append(f"{format_size(round(rate))}/s")
-        if seconds > 1:
-            words.append(f"{format_duration((total - done) / rate)} left")
-    return "  ".join(words)
+_FATES = ("refused", "left out", "here", "comes")
 
 
 def pulled_text(pulled: Mapping[str, Any]) -> str:
@@ -54,16 +45,19 @@ def unfinished_text(batch: str, jobs: Sequence[Mapping[str, str]]) -> str:
     return f"{batch} is not finished: {listed([job['job'] for job in jobs])} {verb} not ended; pull again later"
 
 
-def entries_table(entries: Sequence[Mapping[str, Any]], *, width: int | None = None) -> str:
-    """Why each file does or does not come."""
-    columns = [
-        Column("FATE"),
-        Column("SIZE", right=True),
-        Column("PATH", gives=True),
-        Column("WHY", gives=True),
-    ]
-    rows = [[each["fate"], _size(each), each["path"], each["why"]] for each in entries]
-    return table(columns, rows, width=width)
+def fates_text(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Why each file does or does not come. A reason is said once, above all that share it; what comes stands last, so
+    that it is what a terminal still shows of ten thousand lines.
+    """
+    groups = defaultdict[tuple[str, str], list[Mapping[str, Any]]](list)
+    for each in entries:
+        groups[each["fate"], each["why"]].append(each)
+    lines = []
+    for (fate, why), those in sorted(groups.items(), key=lambda group: (_FATES.index(group[0][0]), group[0][1])):
+        size = format_size(sum(each["size"] for each in those))
+        lines.append(f"{fate}: {safe(why)}: {count(len(those), 'file')}, {size}")
+        lines += [f"  {_size(each):>10}  {safe(each['path'])}" for each in those]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def listing_table(entries: Sequence[Mapping[str, Any]], *, width: int | None = None) -> str:

@@ -55,6 +55,14 @@ def test_a_backup_goes_into_no_folder_that_is_not_there_and_not_over_the_queue(
     assert "the queue itself" in own.err
 
 
+def test_what_is_no_file_is_never_replaced(call: Call, queue: Queue, home: Path) -> None:
+    """Root would put a copy of the queue into the place of /dev/null."""
+    os.mkfifo(home / "pipe")
+    refused = call("backup", "--force", "pipe")
+    assert (refused.code, "is no file" in refused.err) == (2, True)
+    assert (home / "pipe").is_fifo()
+
+
 def test_where_there_is_no_queue_there_is_no_backup_and_none_is_made(call: Call, home: Path) -> None:
     assert call("backup", "copy.db").code == 3
     assert not (home / "state" / "queue.db").exists()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from distribute_ssh.cli.app import App
-from distribute_ssh.cli.follow import HISTORY, Lines, Watch
+from distribute_ssh.cli.follow import Lines
+from distribute_ssh.following import HISTORY, Watch
 from distribute_ssh.model.job import State
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.submission import Submitted

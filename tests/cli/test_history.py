@@ -40,6 +40,10 @@ def test_without_a_batch_it_is_of_all_of_them(call: Call, used: Queue) -> None:
     assert {event["node"] for event in events["history"]} == {None, "lab1", "lab2"}
 
 
+def test_more_lines_than_there_can_be_are_all_of_them(call: Call, used: Queue) -> None:
+    assert call("history", "-n", "9" * 30).out == call("history").out
+
+
 def test_it_can_be_of_one_person_one_node_and_the_last_days(call: Call, used: Queue) -> None:
     def batches(*arguments: str) -> set[str]:
         return {event["batch"] for event in call("history", "--json", *arguments).json["history"]}

@@ -193,6 +193,7 @@ def test_nodes_are_those_of_the_inventory_with_what_was_seen_last(call: Call, qu
         "gpus": [],
         "slots": 2,
         "running": [],
+        "given": [],
         "paused_until": None,
         "last_seen": iso(now),
         "probed": True,

@@ -13,7 +13,9 @@ import pytest
 from distribute_ssh.cli.app import App
 from distribute_ssh.cli.program import program
 from distribute_ssh.errors import DistributeError, HostKeyError, NoMatchError, StorageError, UnreachableError
+from distribute_ssh.store.queue import Queue
 from tests.cli.conftest import Call
+from tests.store.makes import submitted
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -46,6 +48,12 @@ def test_an_unknown_option_is_answered_with_the_usage(call: Call) -> None:
     assert answer.code == 2
     assert "--watch" in answer.err
     assert "distribute status --help" in answer.err
+
+
+@pytest.mark.parametrize("command", ["status", "history --user", "history --node", "pull", "explain lab/study"])
+def test_a_name_that_is_no_text_is_a_mistake_and_no_bug(call: Call, queue: Queue, command: str) -> None:
+    submitted(queue, "a")
+    assert call(*command.split(), os.fsdecode(b"a\xff")).code in (2, 3)
 
 
 def test_options_for_every_command_stand_before_it_or_after(call: Call) -> None:

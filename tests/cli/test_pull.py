@@ -87,11 +87,20 @@ def test_one_job_can_be_asked_for_and_an_unknown_one_is_answered_with_the_neares
 
 def test_dry_brings_nothing_and_says_why(call: Call, store: Path, home: Path) -> None:
     answer = call("pull", "ns/batch", "--dry", "--include", "h5$")
-    assert answer.out == "re_1/last\nre_1/out/p.h5\nre_1/u.h5\nre_2/u.h5\n".replace("re_1/last\n", "")
+    left_out, comes = answer.out.split("comes: matches --include h5$: 3 files, 10 B\n")
+    assert [line.split() for line in comes.splitlines()] == [
+        ["2", "B", "re_1/out/p.h5"],
+        ["4", "B", "re_1/u.h5"],
+        ["4", "B", "re_2/u.h5"],
+    ]
+    assert left_out.startswith("left out: matches no --include: 5 files, ")
+    for path in ("re_1/job.json", "re_1/last", "re_1/run.log", "re_2/job.json", "re_2/odd"):
+        assert f"  {path}" in left_out
     assert "3 files, 10 B would come" in answer.err
-    verbose = call("pull", "ns/batch", "--dry", "-v", "--include", "h5$", "--exclude", "out").out
-    assert "matches --exclude out" in verbose
-    assert "matches no --include" in verbose
+    assert call("pull", "ns/batch", "--dry", "-q", "--include", "u.h5$").out == "re_1/u.h5\nre_2/u.h5\n"
+    assert "left out: matches --exclude out: " in call("pull", "ns/batch", "--dry", "--exclude", "out").out
+    call("pull", "ns/batch", "--save-dir", "done")
+    assert call("pull", "ns/batch", "--dry", "--save-dir", "done").out.startswith("here: is here already, the same: 8 ")
     document = call("pull", "ns/batch", "--dry", "--json", "--include", "h5$").json["pull"]
     assert (document["files"], document["bytes"], document["left_out"]) == (3, 10, 5)
     whys = {each["path"]: (each["fate"], each["why"]) for each in document["entries"] if each["kind"] == "file"}

@@ -89,6 +89,19 @@ def test_a_job_waits_while_its_node_has_no_room_for_the_inputs_and_runs_when_the
         site.assert_clean(node.room)
 
 
+def test_a_batch_whose_inputs_do_not_fit_on_a_node_keeps_nobody_else_from_it(site: Site) -> None:
+    node = site.node("lab1", slots=2)
+    data = site.folder / "data"
+    data.write_bytes(os.urandom(20 * MEGABYTE))
+    with small_disk(node.scratch, 8 * MEGABYTE):
+        site.do("add", site.batch({"job": {"required_files": [str(data)]}}, name="huge"))
+        site.do("add", site.batch(["one", "two"], name="tiny"))
+        runner = site.start("runner")
+        site.wait(lambda: set(site.states("tiny").values()) == {"done"}, "the small ones run")
+        site.wait(lambda: "have to come" in site.do("explain", "ns/huge", "job").answered(), "it says why it waits")
+        assert runner.interrupt() == 0
+
+
 def test_a_job_that_fills_the_disk_of_its_node_fails_by_itself_and_its_end_is_recorded(site: Site) -> None:
     node = site.node("lab1")
     run = "note('run ' + JOB)\nopen('distribute_save/rest', 'wb').write(bytes(64 << 20))\n"

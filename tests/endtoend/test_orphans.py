@@ -28,10 +28,32 @@ def history(site: Site) -> list[str]:
     return [reason or "" for (reason,) in site.select("SELECT reason FROM history ORDER BY id")]
 
 
-def test_after_an_older_queue_was_restored_what_runs_is_ended_kept_aside_and_run_again(site: Site) -> None:
+def test_after_an_older_queue_was_restored_what_runs_goes_on(site: Site) -> None:
     node = site.node("lab1")
     site.do("add", site.batch(["job"], run=LONG))
     backup(site, site.folder / "older")
+    runner = site.start("runner")
+    site.wait(lambda: site.notes("begin"), "it runs")
+    runner.kill()
+    for path in site.state.glob("queue.db*"):
+        path.unlink()
+    shutil.copy(site.folder / "older", site.state / "queue.db")
+    runner = site.start("runner")
+    site.wait_state("job", "running")
+    site.open("end")
+    site.wait_state("job", "done")
+    assert (site.notes("begin"), site.notes("end")) == ([""], [""])
+    site.wait(lambda: not site.left(node.room), "nothing is left there")
+    assert any("taken up again" in line for line in history(site)), "it is told"
+    assert runner.interrupt() == 0
+
+
+def test_what_runs_of_something_else_than_an_older_queue_asks_for_is_ended_and_kept_aside(site: Site) -> None:
+    node = site.node("lab1")
+    site.do("add", site.batch(["job"], run=LONG + "# as it was\n"))
+    backup(site, site.folder / "older")
+    site.do("kill", "-y", "ns/b")
+    site.do("add", site.batch(["job"], run=LONG))
     runner = site.start("runner")
     site.wait(lambda: site.notes("begin"), "it runs")
     site.wait(lambda: list(node.room.glob("batches/*/slot-0/distribute_save/half")), "and has saved something")

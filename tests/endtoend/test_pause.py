@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.endtoend.site import Site
+from tests.support import processes
 
 pytestmark = pytest.mark.sshd
 
@@ -32,18 +32,12 @@ note("end")
 
 def cpu(site: Site) -> dict[int, int]:
     """Hundredths of a second that each process of a site's jobs has had of the processors."""
-    found = {}
-    for pid, command in site.processes():
-        if "run.py" in command:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            found[pid] = int(fields[11]) + int(fields[12])
-    return found
+    jobs = (pid for pid, command in site.processes() if "run.py" in command)
+    return {pid: had for pid in jobs if (had := processes.processor_time(pid)) is not None}
 
 
 def stand_still(site: Site, seconds: float = 2) -> bool:
-    before = cpu(site)
-    time.sleep(seconds)  # a promise about time
-    return cpu(site) == before
+    return processes.stand_still(lambda: cpu(site), seconds)
 
 
 def test_a_pause_holds_with_the_coordinator_killed_and_the_node_goes_on_when_it_is_told_to(site: Site) -> None:

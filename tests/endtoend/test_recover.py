@@ -41,17 +41,34 @@ def test_a_lost_queue_comes_back_with_what_is_done_and_the_rest_goes_on(site: Si
     assert queue_id(site) == before
     assert site.states() == {"one": "done", "two": "queued", "three": "queued"}
     runner = site.start("runner")
-    site.wait(lambda: site.notes("begin") == ["one", "two", "two"], "what ran is tried again")
-    (orphan,) = site.results().glob("two@orphan-*")
-    assert (orphan / "half").read_bytes() == b"saved", "and what it had saved is kept"
+    site.wait_state("two", "running")
     site.open("two", "three")
     site.wait(lambda: set(site.states().values()) == {"done"}, "all is done")
     site.wait(lambda: not site.left(node.room), "nothing is left there")
     assert runner.interrupt() == 0
-    assert site.notes("end") == ["one", "two", "three"], "what ran when the queue was lost was ended"
+    assert site.notes("begin") == site.notes("end") == ["one", "two", "three"], "what ran went on"
+    assert list(site.results().glob("*@orphan-*")) == []
+    assert site.notes("build") == ["lab1"], "and what was built is still used"
     assert (site.results("one") / "job.json").read_bytes() == kept
     assert [site.record(job)["attempt"] for job in ("one", "two", "three")] == [1, 1, 1]
     assert site.half_written() == []
+
+
+def test_what_ended_while_there_was_no_queue_is_archived_and_not_run_again(site: Site) -> None:
+    node = site.node("lab1")
+    site.do("add", site.batch(["one"], run=RUN))
+    runner = site.start("runner")
+    site.wait(lambda: site.notes("begin"), "it runs")
+    runner.kill()
+    lose(site)
+    site.open("one")
+    site.wait(lambda: list(node.room.glob("attempts/*/exit.0")), "it ended")
+    site.do("recover", "-y")
+    site.do("runner", "--once")
+    assert site.states() == {"one": "done"}
+    assert (site.results("one") / "half").read_bytes() == b"saved"
+    assert site.notes("begin") == ["one"]
+    site.assert_clean(node.room)
 
 
 def test_a_damaged_queue_is_kept_aside_whole_and_another_takes_its_place(site: Site) -> None:
@@ -73,25 +90,30 @@ def test_a_damaged_queue_is_kept_aside_whole_and_another_takes_its_place(site: S
     assert site.notes("begin") == ["one"], "what was done is kept when the batch is submitted again"
 
 
-def test_jobs_whose_files_are_gone_say_so_and_run_when_the_batch_is_submitted_again(site: Site) -> None:
+def test_jobs_whose_files_are_gone_say_so_unless_a_node_is_at_them_and_run_when_submitted_again(site: Site) -> None:
     node = site.node("lab1")
-    path = site.batch(["one", "two"], run=RUN)
+    path = site.batch(["one", "two", "three"], run=RUN)
     site.do("add", path)
     runner = site.start("runner")
     site.open("one")
     site.wait_state("one", "done")
+    site.wait(lambda: "two" in site.notes("begin"), "the second job runs")
     runner.kill()
     lose(site)
     shutil.rmtree(site.state / "spool")
     site.do("recover", "-y")
-    assert site.states() == {"one": "done", "two": "lost"}
+    assert site.states() == {"one": "done", "two": "lost", "three": "lost"}
     assert "submit the batch again" in site.reason("two")
+    runner = site.start("runner")
+    site.wait_state("two", "running")
+    site.open("two", "three")
+    site.wait_state("two", "done")
+    assert site.states()["three"] == "lost", "which no node was at"
+    assert runner.interrupt() == 0
     command = site.start("run", path)
-    site.wait(lambda: list(site.results().glob("two@orphan-*")), "what ran is ended, and kept")
-    site.open("two")
     assert command.end() == 0, command.said()
     assert set(site.states().values()) == {"done"}
-    assert site.notes("end") == ["one", "two"]
+    assert site.notes("begin") == site.notes("end") == ["one", "two", "three"]
     site.assert_clean(node.room)
 
 
@@ -135,8 +157,10 @@ def test_the_machine_is_replaced_and_all_of_its_state_is_gone(site: Site) -> Non
     assert queue_id(site) == before
     assert set(site.states().values()) == {"lost"}
     runner = site.start("runner")
-    site.wait(lambda: list(site.results().glob("one@orphan-*")), "what ran is ended, and kept")
-    site.wait(lambda: not list((node.room / "attempts").iterdir()), "and goes from the node")
-    site.wait(lambda: not site.left(node.room), "once what was nobody's is gone, so is the folder it ran in")
+    site.wait_state("one", "running")
+    site.open("one")
+    site.wait_state("one", "done")
+    site.wait(lambda: not site.left(node.room), "nothing is left there")
     assert runner.interrupt() == 0
-    assert site.notes("end") == []
+    assert site.states() == {"one": "done", "two": "lost"}
+    assert site.notes("begin") == site.notes("end") == ["one"], "what ran went on"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import pty
 import signal
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +16,13 @@ from distribute_ssh.cli.app import App
 from distribute_ssh.cli.gateway import site_of
 from distribute_ssh.head.frames import Decoder, Frame, encode, hello, pieces
 from distribute_ssh.head.gateway import Wire, serve
+from distribute_ssh.head.offer import dumped
 from distribute_ssh.model.actor import Actor, Role
 from distribute_ssh.model.settings import Places
 from tests.endtoend.site import Command, Site
 from tests.support.lab import Lab
-from tests.support.sshd import Sshd, host_block, make_key
+from tests.support.sshd import Sshd, host_block, make_key, public
+from tests.support.wait import wait_for
 
 
 @dataclass
@@ -106,6 +109,15 @@ class Head:
             laptop.close()
 
 
+def pretend(head: Head, name: str, command: str) -> Site:
+    """A laptop whose key starts something else on the head."""
+    key = make_key(head.folder / f"id_{name}")
+    with head.authorized_keys.open("a") as file:
+        file.write(f'restrict,command="{command}" {public(key)} {name}\n')
+    head.lab.block(f"head-{name}", host_block(f"head-{name}", head.sshd.port, key, head.lab.known_hosts))
+    return head.laptop(name)
+
+
 def run_frame(*argv: str) -> bytes:
     """A command, as somebody asks for it who has no terminal."""
     return encode("run", argv=list(argv), columns=80, rows=24, term="dumb")
@@ -114,7 +126,7 @@ def run_frame(*argv: str) -> bytes:
 def offer_frames(source: str, files: list[list[object]], *, path: str = "/home/ana/jobs.yaml") -> list[bytes]:
     """A batch, as somebody offers it who says of its files what they like: [path, sha256, size, kind, executable]."""
     said = [encode("offer", path=path, fresh=False, replace=False), *pieces("source", source.encode())]
-    return [*said, *pieces("files", json.dumps(files).encode())]
+    return [*said, *pieces("files", dumped(files))]
 
 
 def answers(data: bytes) -> list[Frame]:
@@ -170,3 +182,38 @@ def inside(head: Head, user: str, *said: bytes, does: str = "command") -> list[F
     for thread in threads:
         thread.join()
     return answers(told)
+
+
+class Screen:
+    """A command on a terminal of its own."""
+
+    def __init__(self, laptop: Site, *arguments: str | Path, columns: int = 80) -> None:
+        self.fd, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "distribute_ssh", *map(str, arguments)],
+            env={**laptop.env, "TERM": "xterm-256color", "COLUMNS": str(columns)}, cwd=laptop.folder,
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        os.set_blocking(self.fd, False)
+        self.shown = ""
+
+    def read(self) -> str:
+        """All that was shown so far."""
+        try:
+            while data := os.read(self.fd, 1 << 16):
+                self.shown += data.decode(errors="replace")
+        except OSError:
+            pass
+        return self.shown
+
+    def wait(self, text: str) -> None:
+        """Wait until that is shown."""
+        wait_for(lambda: text in self.read(), f"{text!r} on the screen of {self.process.args!r}: {self.shown}")
+
+    def end(self) -> int:
+        """Wait for its end; the exit code."""
+        wait_for(lambda: self.read() is None or self.process.poll() is not None, "it ends")
+        self.read()
+        os.close(self.fd)
+        return self.process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,7 @@ import pytest
 
 from distribute_ssh.cli.gateway import AT_ONCE
 from distribute_ssh.head.frames import MAX_HEADER, Frame, encode, hello, pieces
+from distribute_ssh.store.incoming import Incoming
 from tests.head.conftest import a_head
 from tests.head.site import Head, answers, error_of, inside, offer_frames, output, run_frame
 from tests.support import processes
@@ -223,6 +225,12 @@ def test_what_is_not_on_the_list_of_a_submitter_is_not_run(head: Head, line: str
     assert error["kind"] in ("usage", "denied")
 
 
+def test_words_that_are_no_text_are_refused_before_anything_runs(head: Head) -> None:
+    for word in ("\ud800", "\udc80"):
+        for argv in (["history", "--user", word], ["explain", "ns/hers", word], ["notify", "--test", word]):
+            assert error_of(asked(head, *argv))["kind"] == "usage"
+
+
 @pytest.mark.parametrize("command", ["kill", "hold", "release", "retry"])
 def test_nobody_changes_what_is_another_s(head: Head, command: str) -> None:
     yes = ["-y"] if command == "kill" else []
@@ -330,6 +338,23 @@ def test_a_list_of_files_that_does_not_fit_is_refused(head: Head, files: list[li
     assert error_of(inside(head, "ana", *offer_frames(jobs(), files), does="submit"))["kind"] == "head"
 
 
+def test_more_rows_than_a_batch_may_have_are_counted_and_never_read(head: Head) -> None:
+    """Each of these is three bytes on the line, and would be seventy as an object."""
+    said = [*offer_frames(jobs(), []), *pieces("files", b"\n".join([b"[]"] * 5_000_000))]
+    error = error_of(inside(head, "ana", said[0], said[1], *said[3:], does="submit"))
+    assert (error["kind"], "5,000,000 files" in error["message"]) == ("limit", True)
+
+
+@pytest.mark.parametrize("size", [1, 400_000_000_000])
+def test_a_false_size_is_refused_also_of_what_the_head_has_already(head: Head, size: int) -> None:
+    """Too small, it would pass every limit; too large, no node would have room, for whoever is sent to it beside."""
+    false = [[path, EMPTY, size, kind, executable] for path, _, _, kind, executable in FILES]
+    said = [*offer_frames(jobs(), false), put(b""), encode("accept")]
+    assert "not the size of that content" in error_of(inside(head, "ana", *said, does="submit"))["message"]
+    incoming = head.site.state / "spool" / "incoming" / "ana"
+    (incoming / EMPTY).unlink()
+
+
 def put(data: bytes, sha256: str | None = None, size: int | None = None, offset: int = 0) -> bytes:
     name = hashlib.sha256(data).hexdigest() if sha256 is None else sha256
     return encode("put", data, sha256=name, size=len(data) if size is None else size, offset=offset)
@@ -431,6 +456,15 @@ def test_one_person_cannot_fill_the_head_with_conversations(head: Head) -> None:
     with taken(head, "bob"):
         assert error_of(head.run("bob", "status"))["kind"] == "limit"
         assert output(head.run("ana", "status", "-q")) == "ns/hers\n"
+
+
+def test_a_head_whose_disk_is_full_says_so_and_is_no_bug(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Incoming, "begin", full)
+    error = error_of(inside(head, "ana", put(b"data"), does="upload"))
+    assert (error["kind"], "No space left" in error["message"]) == ("store", True)
 
 
 # --- what is allowed, and who did it ---

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.endtoend.site import Site
-from tests.head.site import Head, cut
+from tests.head.site import Head, Screen, cut, pretend
 from tests.support import processes
-from tests.support.sshd import host_block, make_key, public
+from tests.support.sshd import host_block, make_key
 from tests.support.wait import wait_for
 
 pytestmark = pytest.mark.sshd
@@ -124,38 +121,6 @@ def test_a_follower_whose_laptop_is_gone_ends_where_another_drives(head: Head) -
     assert driver.end() == 0
 
 
-class Screen:
-    """A command on a terminal of its own."""
-
-    def __init__(self, laptop: Site, *arguments: str | Path, columns: int = 80) -> None:
-        self.fd, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "distribute_ssh", *map(str, arguments)],
-            env={**laptop.env, "TERM": "xterm-256color", "COLUMNS": str(columns)}, cwd=laptop.folder,
-            stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        )  # fmt: skip
-        os.close(slave)
-        os.set_blocking(self.fd, False)
-        self.shown = ""
-
-    def read(self) -> str:
-        try:
-            while data := os.read(self.fd, 1 << 16):
-                self.shown += data.decode(errors="replace")
-        except OSError:
-            pass
-        return self.shown
-
-    def wait(self, text: str) -> None:
-        wait_for(lambda: text in self.read(), f"{text!r} on the screen of {self.process.args!r}: {self.shown}")
-
-    def end(self) -> int:
-        wait_for(lambda: self.read() is None or self.process.poll() is not None, "it ends")
-        self.read()
-        os.close(self.fd)
-        return self.process.wait()
-
-
 def test_on_a_terminal_it_looks_as_it_does_there_and_questions_can_be_answered(head: Head) -> None:
     ana = head.laptop("ana")
     ana.do("add", ana.batch(["a", "b"]))
@@ -199,15 +164,6 @@ def test_files_of_the_laptop_that_mean_nothing_there_are_refused_here(shared: He
 
 
 # --- heads that do not answer as they should ---
-
-
-def pretend(head: Head, name: str, command: str) -> Site:
-    """A laptop whose key starts something else on the head."""
-    key = make_key(head.folder / f"id_{name}")
-    with head.authorized_keys.open("a") as file:
-        file.write(f'restrict,command="{command}" {public(key)} {name}\n')
-    head.lab.block(f"head-{name}", host_block(f"head-{name}", head.sshd.port, key, head.lab.known_hosts))
-    return head.laptop(name)
 
 
 @pytest.mark.parametrize(("schema", "behind"), [(0, "on the head"), (2, "here")])

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from distribute_ssh.head.frames import encode, pieces
-from tests.head.site import Head, cut, error_of
+from distribute_ssh.head.frames import encode, hello, pieces
+from distribute_ssh.storage.listing import Item
+from distribute_ssh.storage.wire import row
+from tests.endtoend.site import Site
+from tests.head.site import Head, cut, error_of, pretend
 from tests.storage.places import tree
 
 pytestmark = pytest.mark.sshd
@@ -109,13 +112,93 @@ def test_before_anything_has_ended_the_rest_is_named(shared: Head) -> None:
     ana.do("kill", "ns/early", "-y")
 
 
+SECRET = "save('x', b'1')\nprint('a secret line')\nsys.exit(3)\n"
+
+
 def test_what_is_private_is_seen_by_all_and_read_by_its_submitter_and_administrators(shared: Head) -> None:
     ana, bob, eva = shared.laptop("ana"), shared.laptop("bob"), shared.laptop("eva")
-    ana.do("run", ana.batch({"a": JOB}, name="diary", meta={"private": True}))
+    ana.do("run", ana.batch({"a": JOB, "z": SECRET}, name="diary", meta={"private": True}), code=1)
     assert "ns/diary" in bob.do("status").answered()
-    for command in (["pull", "ns/diary"], ["logs", "ns/diary", "a"]):
+    for command in (
+        ["pull", "ns/diary"],
+        ["logs", "ns/diary", "a"],
+        ["verify", "ns/diary"],
+        ["verify", "ns/diary", "z"],
+    ):
         assert "ana" in bob.do(*command, code=2).said()
     assert not (bob.folder / "diary").exists()
     for allowed in (ana, eva):
         assert allowed.data("pull", "ns/diary")["pull"]["files"] > 0
+        assert allowed.data("verify", "ns/diary")["verified"]["problems"] == []
         allowed.do("logs", "ns/diary", "a")
+
+
+def test_the_last_line_of_a_private_job_is_told_to_nobody_else_wherever_its_end_is(head: Head) -> None:
+    ana, bob, eva = head.laptop("ana"), head.laptop("bob"), head.laptop("eva")
+    ana.do("run", ana.batch({"z": SECRET}, name="diary", meta={"private": True}), code=1)
+    built = ana.batch(["y"], name="unbuilt", build="sys.exit('a secret line')\n", meta={"private": True})
+    ana.do("run", built, code=1)
+    asked = [
+        ["status", "ns/diary"], ["status", "ns/diary", "--json"], ["explain", "ns/diary"], ["explain", "ns/diary", "z"],
+        ["follow", "ns/diary"], ["history"], ["history", "ns/diary", "--csv"],
+        ["status", "ns/unbuilt"], ["explain", "ns/unbuilt", "y"],
+    ]  # fmt: skip
+    for command in asked:
+        seen = bob.do(*command, code=1 if command[0] == "follow" else 0)
+        assert "secret" not in seen.answered() + seen.said(), command
+        assert "exit 3" in seen.answered() or "build failed" in seen.answered(), command
+    assert "secret" in ana.do("history").answered()
+    assert "secret" in ana.do("status", "ns/unbuilt").answered()
+    assert "secret" in eva.do("status", "ns/diary").answered()
+    assert "secret" in head.site.do("status", "ns/diary").answered()
+
+
+def test_what_is_private_stays_so_when_the_queue_was_lost_and_storage_alone_knows_of_it(head: Head) -> None:
+    ana, bob, eva = head.laptop("ana"), head.laptop("bob"), head.laptop("eva")
+    for name, private in (("diary", True), ("open", False)):
+        ana.do("run", ana.batch({"a": JOB}, name=name, meta={"private": private}))
+    for each in head.site.state.glob("queue.db*"):
+        each.unlink()
+    for command in ("pull", "verify"):
+        assert "ana keeps the results" in bob.do(command, "ns/diary", code=2).said()
+    bob.do("verify", "ns/open")
+    ana.do("pull", "ns/diary")
+    eva.do("verify", "ns/diary")
+
+
+# --- a head that lies ---
+
+
+def answering(head: Head, name: str, *said: bytes) -> Site:
+    """A laptop whose head says this, whatever it is asked."""
+    answer = head.folder / f"answer-{name}"
+    answer.write_bytes(b"".join([hello(user=name, role="submitter"), *said]))
+    return pretend(head, name, f"cat {answer} -")
+
+
+def offered(batch: str) -> list[bytes]:
+    """Results of a batch of this name, with one file in them."""
+    listing = row(b"evil", Item("f", 4, 10**18, 0o644)) + b"\n"
+    told = json.dumps({"batch": batch, "unfinished": []}).encode()
+    return [*pieces("results", told), encode("bytes", listing), encode("bytes", b"0 4\nevil\n")]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    ["ns/../../x", "../../x", "ns/..", "ns/.", "/etc/x", "ns//etc/x", "ns/.ssh", ""],
+    ids=lambda batch: ascii(batch[:12]),
+)  # fmt: skip
+def test_a_head_that_calls_a_batch_by_a_path_is_not_believed(shared: Head, batch: str) -> None:
+    laptop = answering(shared, f"path-{abs(hash(batch))}", *offered(batch))
+    before = sorted(laptop.folder.parent.glob("*"))
+    error = laptop.data("pull", "ns/b", "--save-dir", "down", code=6)["error"]
+    assert error["kind"] == "head"
+    assert not (laptop.folder / "down").exists()
+    assert not list(laptop.folder.rglob("evil"))
+    assert sorted(laptop.folder.parent.glob("*")) == before
+
+
+def test_what_such_a_head_says_of_a_batch_that_could_be_comes_into_its_folder_alone(shared: Head) -> None:
+    laptop = answering(shared, "plain", *offered("ns/other"))
+    assert laptop.data("pull", "ns/b", "--save-dir", "down")["pull"]["into"] == "down/other"
+    assert [str(path.relative_to(laptop.folder)) for path in laptop.folder.rglob("evil")] == ["down/other/evil"]

@@ -9,18 +9,25 @@ import os
 import re
 import shutil
 import time
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from distribute_ssh.errors import HeadError, LimitError, UsageError
-from distribute_ssh.head.frames import encode
+from distribute_ssh.errors import HeadError, LimitError, OvertakenError, UsageError
+from distribute_ssh.head import upload
+from distribute_ssh.head.frames import Decoder, Frame, encode, pieces
 from distribute_ssh.head.gateway import Gone, Wire
+from distribute_ssh.head.offer import Offer, dumped
+from distribute_ssh.model import jobsfile, settings
 from distribute_ssh.model.units import parse_size
 from distribute_ssh.store.incoming import Incoming
 from distribute_ssh.store.spool import Spool
+from distribute_ssh.store.submission import Submitted
 from tests.endtoend.site import Command, Site
-from tests.head.site import Head, cut, error_of, offer_frames
+from tests.head.site import Head, Screen, cut, error_of, offer_frames
+from tests.support.wait import wait_for
 
 SIZE = 64 << 20
 
@@ -93,6 +100,26 @@ def test_a_laptop_that_was_closed_while_sending_goes_on_the_next_day(head: Head)
 
 
 @pytest.mark.sshd
+def test_several_files_go_up_at_once_and_a_terminal_shows_how_far_they_are(head: Head) -> None:
+    ana = head.laptop("ana")
+    names = ["one", "two", "three"]
+    for name in names:
+        with (ana.folder / name).open("wb") as file:
+            file.write(name.encode())
+            file.truncate(100 << 20)
+    jobs = ana.batch({"a": {"required_files": [str(ana.folder / name) for name in names]}})
+    screen = Screen(ana, "add", jobs, columns=120)
+    incoming = head.site.state / "spool" / "incoming" / "ana"
+    head.site.hit(lambda: len(list(incoming.glob("*.*"))) >= 2, "two of them are on their way")
+    wait_for(
+        lambda: re.search(r"sending +[0-9.]+ .iB of 300 MiB +[0-9.]+ .iB/s", screen.read()),
+        "bytes and their rate",
+    )
+    assert screen.end() == 0
+    assert head.site.states() == {"a": "queued"}
+
+
+@pytest.mark.sshd
 def test_folders_modes_and_odd_names_arrive_as_they_do_without_a_head(head: Head) -> None:
     ana = head.laptop("ana")
     tree = ana.folder / "batches" / "tree" / "mesh"
@@ -143,6 +170,90 @@ def test_the_limits_of_a_user_are_told_and_the_queue_is_as_it_was(
     assert head.site.select("SELECT count(*) FROM batches") in ([], [(0,)])
     # Whoever is logged in there with their own account is not asked.
     assert head.site.data("add", ana.folder / "batches" / "b" / "jobs.yaml")["submitted"]["new"] == 2
+
+
+# --- a head that answers what is none of ours ---
+
+
+class Talk:
+    """A conversation in which the head says this."""
+
+    def __init__(self, *said: bytes) -> None:
+        self._frames = list(Decoder().feed(b"".join(said)))
+
+    async def hear(self) -> Frame:
+        return self._frames.pop(0)
+
+    async def say(self, _data: bytes) -> None:
+        pass
+
+
+class Telling:
+    """A line on which every conversation is that one."""
+
+    def __init__(self, *said: bytes) -> None:
+        self.head = settings.Head.parse("head")
+        self._talk = Talk(*said)
+
+    @contextlib.asynccontextmanager
+    async def talk(self, _does: str) -> AsyncIterator[Talk]:
+        yield self._talk
+
+
+HASH = hashlib.sha256(b"data").hexdigest()
+ACCEPTED = {"batch_id": 1, "name": "ns/b"}
+NONSENSE = {
+    "a hash nobody offered": pieces("lacking", dumped([["0" * 64, 0]])),
+    "more of a file than there is": pieces("lacking", dumped([[HASH, 5]])),
+    "less than nothing": pieces("lacking", dumped([[HASH, -1]])),
+    "rows that are none": pieces("lacking", b"[[[[["),
+    "a row without end": pieces("lacking", b'["' + b"x" * 100_000 + b'"]'),
+    "accepted without a word": [encode("accepted")],
+    "accepted in a word": [encode("accepted", submitted="yes")],
+    "accepted without a name": [encode("accepted", submitted={"batch_id": 1})],
+    "a name that is none": [encode("accepted", submitted=ACCEPTED | {"name": 7})],
+    "a count that is none": [encode("accepted", submitted=ACCEPTED | {"new": "many"})],
+}
+
+
+@pytest.mark.parametrize("said", NONSENSE.values(), ids=NONSENSE)
+async def test_an_answer_that_makes_no_sense_is_an_error_of_the_head(tmp_path: Path, said: Iterable[bytes]) -> None:
+    offer = small_offer(tmp_path)
+    assert offer.sizes == {HASH: 4}
+    line = Telling(*said)
+    with pytest.raises(HeadError, match="none of ours"):
+        await upload._Sending(offer, None).run(line, tmp_path / "jobs.yaml")  # type: ignore[arg-type]
+
+
+async def test_another_version_may_say_more_and_less_of_what_it_accepted(tmp_path: Path) -> None:
+    line = Telling(encode("accepted", submitted=ACCEPTED | {"new": 2, "colour": "blue"}))
+    accepted = await upload._Sending(small_offer(tmp_path), None).run(line, tmp_path / "jobs.yaml")  # type: ignore[arg-type]
+    assert accepted.submitted == asdict(Submitted(1, "ns/b", 2))
+
+
+async def test_whoever_is_overtaken_waits_while_the_file_grows_and_goes_on_when_it_does_not(tmp_path: Path) -> None:
+    sending = upload._Sending(small_offer(tmp_path), None)
+    sending.overtaken = True  # by another submission of the same person, of which a part is there by now
+
+    def look(at: int, *more: bytes) -> Awaitable[upload.Accepted]:
+        return sending.run(Telling(*pieces("lacking", dumped([[HASH, at]])), *more), tmp_path)  # type: ignore[arg-type]
+
+    for at in (1, 2):
+        with pytest.raises(OvertakenError):
+            await look(at)
+    assert sending.sent == 0
+    accepted = await look(2, encode("done"), encode("accepted", submitted=ACCEPTED))
+    assert (accepted.files, sending.overtaken) == (1, False)
+
+
+def small_offer(folder: Path) -> Offer:
+    (folder / "same.py").write_text("data")
+    (folder / "jobs.yaml").write_text(
+        "meta: {namespace: ns, batch_name: b, capabilities: []}\n"
+        "python: {initialize: {build_file: same.py}, jobs: [{name: a, file: same.py}]}\n"
+    )
+    spec = jobsfile.read(folder / "jobs.yaml")
+    return Offer(spec, upload.identified(spec))
 
 
 # --- the room of one person, without a line ---

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,23 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     Keys(tmp_path / "link", GATEWAY).add(User("ana", read_key(a_key(tmp_path))))
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "there").read_bytes().endswith(END + REST)
+
+
+@pytest.mark.root
+def test_root_leaves_the_file_to_the_account_whose_it_is(keys: Keys, tmp_path: Path) -> None:
+    keys.path.parent.mkdir()
+    os.chown(keys.path.parent, 65534, 65534)
+    for name in ("made", "replaced"):
+        keys.add(User(name, read_key(a_key(tmp_path, name))))
+        assert (keys.path.stat().st_uid, keys.path.stat().st_gid) == (65534, 65534)
+
+
+def test_people_who_are_let_in_at_once_are_all_in(keys: Keys, tmp_path: Path) -> None:
+    names = [f"user{n}" for n in range(8)]
+    users = [User(name, read_key(a_key(tmp_path, name))) for name in names]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda user: Keys(keys.path, GATEWAY).add(user), users))
+    assert sorted(user.name for user in keys.users()) == names
 
 
 def test_somebody_may_have_several_keys_and_a_key_is_one_person_s(keys: Keys, tmp_path: Path) -> None:
@@ -149,3 +168,15 @@ def test_a_key_that_is_let_in_further_down_as_well_is_told(home: Path, call: Cal
     ana = a_key(tmp_path, "ana")
     file.write_text(ana.read_text())
     assert "a second time" in call("users", "add", "ana", ana, "--authorized-keys", file).err
+
+
+def test_who_lets_others_in_where_this_machine_is_a_node_is_warned(home: Path, call: Call, tmp_path: Path) -> None:
+    there = ["--authorized-keys", tmp_path / "authorized_keys"]
+    ana, eva, desk = (a_key(tmp_path, name) for name in ("ana", "eva", "desk"))
+    warning = "jobs on here run as this account, and can do whatever it can"
+    assert warning in call("users", "add", "ana", ana, "-q", *there).err
+    assert warning not in call("users", "add", "eva", eva, "--admin", *there).err
+    assert warning not in call("users", "add", "desk", desk, "--node", "lab1", *there).err
+    inventory = home / "inventory.yaml"
+    inventory.write_text(inventory.read_text().replace("connection: local", "connection: local, enabled: false"))
+    assert warning not in call("users", "add", "ana", a_key(tmp_path, "second"), *there).err

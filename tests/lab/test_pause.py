@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.lab.site import LabSite
+from tests.support import processes
 
 MakeSite = Callable[..., LabSite]
 MANY = 200
@@ -48,24 +48,13 @@ busy()
 
 
 def times(site: LabSite) -> dict[int, int]:
-    """Hundredths of a second that each process of a job has had of the processors."""
-    found = {}
-    for pid, command in site.processes():
-        if "run.py" in command:
-            try:
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if fields[0] not in "ZX":
-                found[pid] = int(fields[11]) + int(fields[12])
-    return found
+    """Hundredths of a second that each process of a site's jobs has had of the processors."""
+    jobs = (pid for pid, command in site.processes() if "run.py" in command)
+    return {pid: had for pid in jobs if (had := processes.processor_time(pid)) is not None}
 
 
 def stand_still(site: LabSite, seconds: float = 2) -> bool:
-    """Whether none of them gets anything for so long."""
-    before = times(site)
-    time.sleep(seconds)  # a promise about time
-    return times(site) == before
+    return processes.stand_still(lambda: times(site), seconds)
 
 
 def wait_until_all_go_on(site: LabSite) -> None:

@@ -43,7 +43,7 @@ def run(folder: Path, shell: list[str], gentle: list[str], *, path: str | None =
     python = sys.executable
     if build:
         text = build_script(
-            batch_token=BATCH, script=script, init=(), slots=1, python=python, env={}, gentle=gentle
+            batch_token=BATCH, script=script, init=(), shared=False, python=python, env={}, gentle=gentle
         )  # fmt: skip
     else:
         text = job_script(

@@ -14,6 +14,7 @@ from distribute_ssh.errors import NotifyError
 from distribute_ssh.model.notify import MatrixAccount, Notify
 from distribute_ssh.notices.channels import Apprise, Channels
 from distribute_ssh.notices.matrix import TOKEN, Credentials, Matrix, credentials
+from distribute_ssh.notices.notify import next_try
 from distribute_ssh.views.notice import Words
 from tests.support.homeserver import Homeserver
 
@@ -55,6 +56,30 @@ def test_who_is_told_to_wait_knows_for_how_long(homeserver: Homeserver) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("\xb2", b""),
+        ("Mon, 23 Nov 2026 05:00:00 GMT", b"{}"),
+        ("", b'{"retry_after_ms": 1' + b"0" * 400 + b"}"),
+        ("", b'{"retry_after_ms": NaN}'),
+        ("", b'{"retry_after_ms": -1e999}'),
+        ("", b'{"retry_after_ms": "7"}'),
+        ("", b"[" * 100_000),
+    ],
+)
+def test_a_wait_that_makes_no_sense_is_none_for_ever(homeserver: Homeserver, header: str, told: bytes) -> None:
+    homeserver.answers = [(429, {"Retry-After": header}, told)]
+    found = trouble(matrix(homeserver))
+    assert 30.0 <= next_try(1, found.retry_after, 0.0) <= 3600.0
+
+
+def test_a_room_whose_id_is_no_text_is_no_end_of_us(homeserver: Homeserver) -> None:
+    homeserver.room = "!\ud800:lab.test"
+    matrix(homeserver).send(ANA, WORDS, "key")
+    assert homeserver.tries == 1
+
+
+@pytest.mark.parametrize(
     ("code", "told", "said"),
     [
         (500, b"<html>proxy</html>", "refused: 500"),
@@ -63,6 +88,8 @@ def test_who_is_told_to_wait_knows_for_how_long(homeserver: Homeserver) -> None:
         (403, b'{"errcode": "M_FORBIDDEN"}', "invite it there"),
         (200, b"no JSON", "does not answer as a homeserver"),
         (200, b"[]", "does not answer as a homeserver"),
+        (200, b"[" * 100_000, "does not answer as a homeserver"),
+        (200, b"9" * 100_000, "does not answer as a homeserver"),
     ],
 )
 def test_what_the_homeserver_answers_is_said(homeserver: Homeserver, code: int, told: bytes, said: str) -> None:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from distribute_ssh.store.lock import CoordinatorLock
+from tests.support.wait import wait_for
 
 HOLD = """
 import sys
@@ -69,3 +70,23 @@ def test_a_file_that_tells_nothing_names_nobody(tmp_path: Path) -> None:
     for text in ("", "[]", '{"host": "a"}', '{"host": "a", "pid": "x", "since": 0}'):
         path.write_text(text)
         assert lock.holder() is None
+
+
+def test_a_child_that_is_forked_meanwhile_does_not_keep_the_lock(tmp_path: Path) -> None:
+    ours, go = CoordinatorLock(tmp_path / "lock"), os.pipe()
+    assert ours.acquire()
+    child = os.fork()
+    if not child:  # it lives until the test is done
+        os.close(go[1])
+        os.read(go[0], 1)
+        os._exit(0)
+    try:
+        other = CoordinatorLock(tmp_path / "lock")
+        assert not other.acquire(), "the parent has it still"
+        ours.release()
+        wait_for(other.acquire, "the child has let go")
+        other.release()
+    finally:
+        os.close(go[1])
+        os.waitpid(child, 0)
+        os.close(go[0])

@@ -62,7 +62,7 @@ def test_jobs_can_be_held_by_name_and_it_is_told(queue: Queue) -> None:
         assert change.hold(batch, ["c"], "ana", NOW + 2) == []
         with pytest.raises(NoMatchError, match="no job called x"):
             change.hold(batch, ["x"], "ana", NOW + 3)
-    assert [job.name for job in queue.ready_jobs(batch, 9, NOW + 4)] == ["b"]
+    assert [job.name for job in queue.ready_jobs(batch, None, 9, NOW + 4)] == ["b"]
     rows = queue.history(batch, the_job(queue, batch, "a").id)
     assert (rows[-1].before, rows[-1].after, rows[-1].who, rows[-1].at) == (State.QUEUED, State.HELD, "ana", NOW + 1)
 

@@ -90,7 +90,7 @@ def test_of_a_batch_that_no_node_could_build_the_builds_are_told(queue: Queue) -
         for before, after in (("starting", "running"), ("running", "ended"), ("ended", "failed")):
             assert change.build(build.id, before, after, NOW)  # type: ignore[arg-type]  # names of states
         change.build_logged(build.id, "exit 2: no compiler")
-        assert change.fail_queued(batch_id, "the build failed on every node", NOW) == 2
+        assert change.fail_queued(batch_id, None, "the build failed on every node", NOW) == 2
         assert change.finish_batch_if_ended(batch_id, NOW)
     [message] = queue.messages(1)
     assert message.notice["unbuilt"] == [{"node": "n1", "reason": "exit 2: no compiler"}]

@@ -29,7 +29,7 @@ path, batch_id, node = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 queue, slot = Queue.open(path), 0
 print("ready", flush=True)
 sys.stdin.read()
-while jobs := queue.ready_jobs(batch_id, 3, 1e9):  # all see the same three: they must meet
+while jobs := queue.ready_jobs(batch_id, None, 3, 1e9):  # all see the same three: they must meet
     for job in jobs:
         with queue.transaction() as change:
             won = change.place(job.id, queue.new_token(), node, slot, 1.0)

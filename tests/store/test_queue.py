@@ -7,6 +7,7 @@ import pytest
 
 from distribute_ssh.errors import BusyError, NoMatchError
 from distribute_ssh.model.job import AttemptState, Batch, BuildState, Input, OnNodeLoss, Request, State
+from distribute_ssh.model.resources import Resources, Share
 from distribute_ssh.store.queue import Queue
 from tests.store.makes import NOW, blob, brought, new_job, placed, submission, submitted, the_job
 
@@ -57,9 +58,9 @@ def test_ready_jobs_come_in_file_order_and_leave_out_what_cannot_start_now(queue
         assert change.job(x.id, State.QUEUED, State.STAGING, NOW)
         assert change.job(x.id, State.STAGING, State.QUEUED, NOW, not_before=NOW + 60)
         assert change.job(w.id, State.QUEUED, State.KILLED, NOW)
-    assert [job.name for job in queue.ready_jobs(batch_id, 10, NOW)] == ["z", "v"]
-    assert [job.name for job in queue.ready_jobs(batch_id, 1, NOW)] == ["z"]
-    assert [job.name for job in queue.ready_jobs(batch_id, 10, NOW + 60)] == ["z", "x", "v"]
+    assert [job.name for job in queue.ready_jobs(batch_id, None, 10, NOW)] == ["z", "v"]
+    assert [job.name for job in queue.ready_jobs(batch_id, None, 1, NOW)] == ["z"]
+    assert [job.name for job in queue.ready_jobs(batch_id, None, 10, NOW + 60)] == ["z", "x", "v"]
     [work] = queue.work(NOW)
     assert (work.batch.name, work.ready, work.later, work.next_at, work.held) == ("lab/study", 2, 1, NOW + 60, 1)
     [work] = queue.work(NOW + 60)
@@ -175,8 +176,8 @@ def test_a_batch_that_nothing_can_run_any_more_fails_its_queued_jobs(queue: Queu
     brought(queue, held.id, State.HELD)
     brought(queue, runs.id, State.RUNNING)
     with queue.transaction() as change:
-        assert change.fail_queued(batch_id, "the build failed on n1", NOW + 1) == 1
-        assert change.fail_queued(batch_id, "the build failed on n1", NOW + 1) == 0
+        assert change.fail_queued(batch_id, None, "the build failed on n1", NOW + 1) == 1
+        assert change.fail_queued(batch_id, None, "the build failed on n1", NOW + 1) == 0
     assert [job.state for job in queue.jobs(batch_id)] == [State.FAILED, State.HELD, State.RUNNING]
     failed = the_job(queue, batch_id, "queued")
     assert (failed.reason, failed.finished_at) == ("the build failed on n1", NOW + 1)
@@ -237,7 +238,7 @@ def test_a_job_whose_kill_was_asked_for_ends_instead_of_being_queued_again(queue
     for job in queue.jobs(batch_id):
         assert (job.state, job.reason, job.request) == (State.KILLED, "killed by bob", None)
         assert [row.after for row in queue.history(job_id=job.id)][-2:] == [State.QUEUED, State.KILLED]
-    assert queue.ready_jobs(batch_id, 9, NOW + 9) == []
+    assert queue.ready_jobs(batch_id, None, 9, NOW + 9) == []
 
 
 def test_retry_queues_what_ended_badly_with_a_clean_slate(queue: Queue) -> None:
@@ -425,13 +426,39 @@ def test_the_contents_that_are_needed_are_those_of_batches_that_are_not_done(que
 
 
 def test_a_batch_was_served_when_its_last_job_was_placed(queue: Queue) -> None:
-    one = submitted(queue, "a", "b", batch="one").batch_id
+    one = submitted(queue, "a", "b", "waits", batch="one").batch_id
     submitted(queue, "a", batch="two")
-    for slot, job in enumerate(queue.jobs(one)):
+    for slot, job in enumerate(queue.jobs(one)[:2]):
         placed(queue, job.id, slot=slot, now=NOW + slot)
-    assert queue.served() == {one: NOW + 1}
-    [two] = queue.work(NOW)
-    assert (two.batch.batch, two.ready, two.active) == ("two", 1, 0)
+    assert queue.served() == {(one, None): NOW + 1}
+    first, second = queue.work(NOW)
+    assert (first.batch.batch, first.ready, first.active) == ("one", 1, 2)
+    assert (second.batch.batch, second.ready, second.active) == ("two", 1, 0)
+
+
+SMALL, BIG = Resources(cores=1), Resources(cores=8, memory_mb=16384, gpus=2, gpu_memory_mb=8192, disk_mb=100)
+
+
+def test_jobs_of_a_batch_are_counted_found_served_and_failed_by_what_they_ask_for(queue: Queue) -> None:
+    jobs = [new_job("a", resources=BIG), new_job("b"), new_job("c", resources=SMALL), new_job("d", resources=BIG)]
+    batch_id = submitted(queue, *jobs).batch_id
+    assert [job.resources for job in queue.jobs(batch_id)] == [BIG, None, SMALL, BIG]
+    assert {work.resources: work.ready for work in queue.work(NOW)} == {None: 1, SMALL: 1, BIG: 2}
+    assert [job.name for job in queue.ready_jobs(batch_id, BIG, 9, NOW)] == ["a", "d"]
+    with queue.transaction() as change:
+        a = the_job(queue, batch_id, "a")
+        share = Share(8, 16384, (0, 3))
+        attempt = change.place(a.id, queue.new_token(), "n1", 0, NOW + 5, share)
+    assert attempt is not None
+    assert (attempt.share, queue.live_attempts()[0].share) == (share, share)
+    assert queue.served() == {(batch_id, BIG): NOW + 5}
+    assert {(work.resources, work.ready, work.active) for work in queue.work(NOW)} == {
+        (None, 1, 0), (SMALL, 1, 0), (BIG, 1, 1),
+    }  # fmt: skip
+    with queue.transaction() as change:
+        assert change.fail_queued(batch_id, BIG, "no such node", NOW) == 1
+    assert {work.resources for work in queue.work(NOW)} == {None, SMALL}
+    assert queue.status()["batches"][0]["counts"] == {"failed": 1, "queued": 2, "staging": 1}
 
 
 def test_history_is_the_last_lines_in_the_order_they_happened(queue: Queue) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from distribute_ssh.errors import NoMatchError, UsageError
 from distribute_ssh.model.job import OUTCOMES, TRANSITIONS, State
+from distribute_ssh.model.resources import Resources
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.reports import batch_state
 from tests.store.makes import NOW, brought, new_job, submitted, the_job
@@ -138,7 +139,8 @@ def act(queue: Queue, batch_id: int, kind: int, dice: random.Random) -> None:
     job = dice.choice(jobs)
     if kind == 0:
         names = dice.sample("abcdefgh", dice.randint(1, 8))
-        asked = [new_job(name, dice.choice("12")) for name in names]
+        resources = [dice.choice([None, Resources(1), Resources(2)]) for _ in names]
+        asked = [new_job(name, dice.choice("12"), resources=one) for name, one in zip(names, resources, strict=True)]
         try:
             submitted(
                 queue,
@@ -174,17 +176,15 @@ def act(queue: Queue, batch_id: int, kind: int, dice: random.Random) -> None:
 
 
 def check_sums(queue: Queue) -> None:
-    """The sums of run times are those of a plain pass over the jobs."""
+    """The sums are those of a plain pass over the jobs."""
     took = "coalesce(finished_at - started_at, 0)"
-    plain = {
-        (batch_id, state): (seconds, squares)
-        for batch_id, state, seconds, squares in queue._connection.execute(
-            f"SELECT batch_id, state, sum({took}), sum({took} * {took}) FROM jobs GROUP BY batch_id, state"
-        )
-    }
-    for batch_id, state, count, seconds, squares in queue._connection.execute("SELECT * FROM tally"):
-        assert count >= 0
-        assert (seconds, squares) == pytest.approx(plain.get((batch_id, state), (0, 0)), abs=1e-3)
+    rows = queue._connection.execute(
+        f"SELECT batch_id, state, coalesce(resources, ''), count(*), sum({took}), sum({took} * {took})"
+        " FROM jobs GROUP BY 1, 2, 3"
+    )
+    plain = {tuple(key): (count, seconds, squares) for *key, count, seconds, squares in rows}
+    for *key, count, seconds, squares in queue._connection.execute("SELECT * FROM tally"):
+        assert (count, seconds, squares) == pytest.approx(plain.get(tuple(key), (0, 0, 0)), abs=1e-3)
 
 
 def test_no_two_jobs_of_a_batch_have_names_that_differ_in_case_only(queue: Queue) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,25 @@ import pytest
 
 from distribute_ssh.errors import StoreError
 from distribute_ssh.model.job import OnNodeLoss, State
+from distribute_ssh.model.resources import Resources
 from distribute_ssh.plan.recovery import Result, Standing
 from distribute_ssh.store.definition import define, read
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.restoring import Restored, restore
 from tests.store.makes import NOW, new_job, submission, submitted
 
-JOBS = ("a", new_job("b", env={"X": "1"}, time_limit=60.0, max_attempts=3, on_node_loss=OnNodeLoss.WAIT))
+JOBS = (
+    "a",
+    new_job(
+        "b",
+        env={"X": "1"},
+        time_limit=60.0,
+        max_attempts=3,
+        on_node_loss=OnNodeLoss.WAIT,
+        resources=Resources(2, 1024, 1),
+        slurm={"time": "01:00:00", "nodes": 1},
+    ),
+)
 RICH: dict[str, Any] = {"matrix": "@ann:lab.org", "notify": ("desk",), "mounts": ("/data",), "env": {"Y": "2"}}
 TOKEN = "queue1-attempt1"
 
@@ -35,10 +48,11 @@ def test_everything_a_submitter_asked_for_comes_back(queue: Queue, tmp_path: Pat
     before, jobs = queue.batch("lab/study"), queue.jobs(batch_id)
     path = tmp_path / "other" / "queue.db"
     told = restored(queue, batch_id, a=Standing(State.QUEUED), b=Standing(State.QUEUED))
-    restore(path, "queue1", [told], who="ann", now=NOW)
+    restore(path, "queue1", [told], who="ann", now=NOW, patience=900)
     with closing(Queue.open(path, check=True)) as again:
         assert again.id == "queue1"
-        assert (again.batch("lab/study"), again.jobs(batch_id)) == (before, jobs)
+        waiting = [replace(job, not_before=NOW + 900) for job in jobs]  # for the nodes to tell what they are at
+        assert (again.batch("lab/study"), again.jobs(batch_id)) == (before, waiting)
         assert again.source(batch_id) == queue.source(batch_id)
         same = submission(*JOBS, **RICH)
         again_submitted = submitted(again, *same.jobs, **RICH, replace=True)
@@ -51,7 +65,7 @@ def test_jobs_are_as_far_as_was_told_and_attempts_in_storage_are_known_and_over(
     path = tmp_path / "other" / "queue.db"
     done = Standing(State.DONE, 1, "all well", "lab1", 0, 1.0, 2.0)
     told = restored(queue, batch_id, a=done, b=Standing(State.LOST, 2, "gone"))
-    restore(path, "queue1", [told], who="ann", now=NOW)
+    restore(path, "queue1", [told], who="ann", now=NOW, patience=900)
     with closing(Queue.open(path)) as again:
         a, b = again.jobs(batch_id)
         assert (a.state, a.attempt, a.reason, a.node, a.exit_code) == (State.DONE, 1, "all well", "lab1", 0)
@@ -67,7 +81,7 @@ def test_what_was_in_the_place_of_the_queue_is_put_aside_with_its_journal(queue:
     other = path.with_name("other.db")
     other.write_bytes(b"rubbish")
     other.with_name("other.db-journal").write_bytes(b"its journal")
-    restore(other, "queue1", [told], who="ann", now=NOW, aside=path.with_name("other.db.damaged"))
+    restore(other, "queue1", [told], who="ann", now=NOW, patience=900, aside=path.with_name("other.db.damaged"))
     assert path.with_name("other.db.damaged").read_bytes() == b"rubbish"
     assert path.with_name("other.db.damaged-journal").read_bytes() == b"its journal"
     with closing(Queue.open(other, check=True)) as again:
@@ -88,6 +102,6 @@ def test_a_record_the_queue_cannot_hold_is_named_and_nothing_is_made_or_put_asid
     other = path.with_name("other.db")
     other.write_bytes(b"rubbish")
     with pytest.raises(StoreError, match="lab/study cannot be brought back"):
-        restore(other, "queue1", [odd], who="ann", now=NOW, aside=path.with_name("aside"))
+        restore(other, "queue1", [odd], who="ann", now=NOW, patience=900, aside=path.with_name("aside"))
     assert other.read_bytes() == b"rubbish"
     assert list(path.parent.glob("*recovering*")) == []

@@ -31,7 +31,7 @@ for turn in range(50):
     [batch] = queue.batches(live_only=True)
     work = queue.work(1e9)
     with queue.transaction() as change:
-        for slot, job in enumerate(queue.ready_jobs(batch.id, 20, 1e9)):
+        for slot, job in enumerate(queue.ready_jobs(batch.id, None, 20, 1e9)):
             attempt = change.place(job.id, queue.new_token(), f"n{turn}", slot, 1.0)
             assert attempt
     queue.active_jobs(), queue.live_attempts(), queue.status()
@@ -88,9 +88,11 @@ def plans(queue: Queue, act: Callable[[], object]) -> list[str]:
 
 def test_the_first_ready_jobs_are_found_without_looking_at_the_rest(big: Queue) -> None:
     study = batch_id(big)
-    jobs = took(0.05, lambda: big.ready_jobs(study, 50, NOW))
+    jobs = took(0.05, lambda: big.ready_jobs(study, None, 50, NOW))
     assert [job.position for job in jobs] == list(range(50))
-    assert plans(big, lambda: big.ready_jobs(study, 50, NOW)) == ["SEARCH jobs USING INDEX jobs_ready (batch_id=?)"]
+    assert plans(big, lambda: big.ready_jobs(study, None, 50, NOW)) == [
+        "SEARCH jobs USING INDEX jobs_ready (batch_id=? AND resources=?)"
+    ]
 
 
 @pytest.mark.parametrize("ask", [Queue.active_jobs, Queue.live_attempts, Queue.live_builds])

@@ -13,10 +13,11 @@ import pytest
 from distribute_ssh.errors import StoreError
 from distribute_ssh.model.job import State
 from distribute_ssh.model.layout import is_token
+from distribute_ssh.model.resources import Resources
 from distribute_ssh.store import schema
 from distribute_ssh.store.migrations import queue_migrations
 from distribute_ssh.store.queue import Queue
-from tests.store.makes import brought, submitted
+from tests.store.makes import brought, new_job, submitted
 
 RACERS = 4
 
@@ -272,6 +273,23 @@ def test_queues_of_every_schema_that_was_released_still_load(path: Path, dump: P
         assert submitted(queue, *[job.name for job in jobs], "new", replace=True, now=2e9).new == 1
 
 
+def test_what_waited_for_an_attempt_to_end_before_there_were_resources_still_follows_it(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    with raw(path) as connection:
+        connection.executescript((OLD / "schema-3.sql").read_text())
+        connection.execute(
+            "UPDATE jobs SET request = 'kill', successor = json_array(position, name, 'other', script, inputs, env,"
+            " time_limit, max_attempts, on_node_loss) WHERE state = 'running'"
+        )
+    with closing(Queue.open(path)) as queue:
+        (runs,) = queue.active_jobs()
+        with queue.transaction() as change:
+            assert change.job(runs.id, State.RUNNING, State.QUEUED, 2e9)
+        job = queue.job_by_id(runs.id)
+        assert job is not None
+        assert (job.state, job.input_hash, job.inputs, job.resources) == (State.QUEUED, "other", runs.inputs, None)
+
+
 def test_there_is_an_old_queue_of_every_schema() -> None:
     assert [dump.stem for dump in sorted(OLD.glob("*.sql"))] == [f"schema-{n + 1}" for n in range(schema.SCHEMA)]
 
@@ -280,7 +298,7 @@ def dump_of_now(folder: Path) -> str:
     """How the files in `old/` are made: run once, when a schema is released."""
     shutil.rmtree(folder, ignore_errors=True)
     with closing(Queue.open(folder / "queue.db")) as queue:
-        batch_id = submitted(queue, "a", "b", "c", "d").batch_id
+        batch_id = submitted(queue, "a", "b", "c", new_job("d", resources=Resources(2, gpus=1))).batch_id
         for job, state in zip(queue.jobs(batch_id), (State.DONE, State.RUNNING, State.FAILED), strict=False):
             brought(queue, job.id, state)
         with queue.transaction() as change:

@@ -7,6 +7,7 @@ import pytest
 
 from distribute_ssh.errors import UsageError
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, WAITING, AttemptState, Batch, BuildState, Request, State
+from distribute_ssh.model.resources import Resources
 from distribute_ssh.store.queue import Queue
 from distribute_ssh.store.submission import Submitted
 from tests.store.makes import NOW, blob, brought, new_job, placed, submitted, the_job
@@ -44,7 +45,7 @@ def contents(queue: Queue) -> object:
 def test_what_was_submitted_is_seen_by_every_other_process(opened: Callable[[], Queue]) -> None:
     result = submitted(opened(), "a", "b")
     assert result == Submitted(result.batch_id, "lab/study", new=2)
-    assert [job.name for job in opened().ready_jobs(result.batch_id, 9, NOW)] == ["a", "b"]
+    assert [job.name for job in opened().ready_jobs(result.batch_id, None, 9, NOW)] == ["a", "b"]
 
 
 def test_the_same_again_changes_nothing_while_the_batch_works(queue: Queue) -> None:
@@ -425,3 +426,28 @@ def test_inputs_of_the_batch_itself_follow_the_last_submission(queue: Queue) -> 
         "apptainer",
         "@bob:lab",
     )
+
+
+def test_other_resources_are_taken_over_by_what_waits_and_make_nothing_run_again(queue: Queue) -> None:
+    before, after = Resources(cores=1), Resources(cores=2, gpus=1)
+    names = ("done", "waits", "runs")
+    batch_id = submitted(queue, *(new_job(name, resources=before) for name in names)).batch_id
+    for name, state in (("done", State.DONE), ("runs", State.RUNNING)):
+        brought(queue, the_job(queue, batch_id, name).id, state)
+    again = submitted(queue, *(new_job(name, resources=after) for name in names), replace=True, now=LATER)
+    assert (again.kept, again.going, again.again, again.stopping) == (1, 2, 0, 0)
+    assert states(queue, batch_id) == {"done": State.DONE, "waits": State.QUEUED, "runs": State.RUNNING}
+    assert {job.resources for job in queue.jobs(batch_id)} == {after}
+    assert [(work.resources, work.ready, work.active) for work in queue.work(LATER)] == [(after, 1, 1)]
+
+
+def test_what_waits_for_an_attempt_to_be_killed_asks_for_what_was_submitted_last(queue: Queue) -> None:
+    batch_id = submitted(queue, "a").batch_id
+    a = the_job(queue, batch_id, "a")
+    brought(queue, a.id, State.RUNNING)
+    submitted(queue, new_job("a", "2", resources=Resources(3), slurm={"nodes": 1}), replace=True, now=LATER)
+    assert the_job(queue, batch_id, "a").resources is None, "the row tells what runs now"
+    with queue.transaction() as change:
+        assert change.job(a.id, State.RUNNING, State.QUEUED, LATER)
+    a = the_job(queue, batch_id, "a")
+    assert (a.resources, a.slurm, a.input_hash) == (Resources(3), {"nodes": 1}, "a-2")

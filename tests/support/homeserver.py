@@ -18,6 +18,7 @@ class Homeserver:
     tries: int = 0  # messages that came, whatever was answered
     silent: bool = False  # messages get no answer until `close`
     tokens: set[str] = field(default_factory=set)
+    room: str = "!made:lab.test"  # the id of each room that it makes
 
     def __post_init__(self) -> None:
         self._over = threading.Event()
@@ -57,7 +58,7 @@ class Homeserver:
                     outer.sent.append((self.path.rpartition("/")[2], content))
                     self.answer(200, {"event_id": "$1"})
                 elif self.path.endswith("/createRoom"):
-                    self.answer(200, {"room_id": "!made:lab.test"})
+                    self.answer(200, {"room_id": outer.room})
                 elif self.path.endswith("/m.direct") and self.command == "GET":
                     self.answer(404, {"errcode": "M_NOT_FOUND", "error": "none"})
                 else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,3 +48,19 @@ def running(*command: str) -> list[int]:
 def is_alive(pid: int) -> bool:
     """Whether it runs or is stopped."""
     return look(pid) is not None
+
+
+def processor_time(pid: int) -> int | None:
+    """Hundredths of a second that a process has had of the processors; None where there is none (a zombie is none)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[11]) + int(fields[12])
+
+
+def stand_still(times: Callable[[], dict[int, int]], seconds: float = 2) -> bool:
+    """Whether none of these processes gets any of the processors for so long."""
+    before = times()
+    time.sleep(seconds)  # a promise about time
+    return times() == before

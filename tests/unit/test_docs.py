@@ -176,13 +176,6 @@ def test_the_readme_s_inventory_is_one(tmp_path: Path) -> None:
     assert [node.name for node in read.nodes] == ["lab1", "lab2", "lab3"]
 
 
-def test_nothing_that_the_readme_calls_not_yet_is_there() -> None:
-    _, _, rest = section(README, "What it is not").partition("**Not yet**")
-    waiting = set(re.findall(r"`([a-z]+)`", rest)) - {"gpu"}
-    assert waiting, "nothing is not yet? then this test is to go"
-    assert not {path for path in COMMANDS if path[-1] in waiting}
-
-
 @pytest.mark.timeout(120)
 def test_a_newcomer_who_types_the_readme_gets_what_it_says(tmp_path: Path) -> None:
     """The two sections after the quickstart, in one shell that stops at the first error, in an empty home."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from distribute_ssh.cli.app import App
-from distribute_ssh.errors import FileError, UsageError
+from distribute_ssh.errors import FileError, HeadError, UsageError
+from distribute_ssh.model.actor import Actor, Role
 from distribute_ssh.model.settings import GATEWAY, Head, Places, read_config
 
 
@@ -68,3 +69,18 @@ def test_what_a_gateway_runs_acts_where_it_is(tmp_path: Path, monkeypatch: pytes
 def test_a_head_that_is_none_is_an_error_of_its_own() -> None:
     with pytest.raises(ValueError, match="not an address"):
         Head.parse("-x")
+
+
+def test_a_mistake_in_the_head_s_own_file_is_shown_in_its_words_to_nobody_from_elsewhere(tmp_path: Path) -> None:
+    """A line of it may hold the password of a channel, and every command of everybody reads it."""
+    places = config(tmp_path, "notify: mailtos://user:password@mail.org")
+    app = an_app(places)
+    app.actor = None
+    with pytest.raises(FileError, match="password"):
+        _ = app.config
+    for role in (Role.SUBMITTER, Role.ADMIN):
+        app = an_app(places)
+        app.actor = Actor(role, "ana")
+        with pytest.raises(HeadError, match="is wrong") as told:
+            _ = app.nodes
+        assert "password" not in str(told.value)

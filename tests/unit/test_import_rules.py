@@ -15,10 +15,13 @@ ROOT = Path(__file__).parents[2] / "distribute_ssh"
 # where `coordination` does.
 LAYERS = [
     *({"errors"}, {"model"}, {"plan", "views"}, {"store", "node"}, {"storage"}),
-    *({"coordination"}, {"cli"}, {"__main__"}),
+    *({"coordination"}, {"cli", "api"}, {"__main__"}),
 ]
 OUTSIDE = {"asyncio", "asyncssh", "click", "os", "rich", "socket", "sqlite3", "sqlite_utils", "subprocess", "time"}
-PURE = ["errors", "model", "plan", "views", "node/wire", "node/shell", "node/probe", "node/activity", "slurmscript"]
+PURE = [
+    *("errors", "model", "plan", "views", "slurmscript"),
+    *("node/wire", "node/shell", "node/container", "node/script", "node/probe", "node/activity"),
+]
 # They look for files and for the places where files are; live.py draws on a terminal.
 IMPURE = {"model/fileref.py": {"os"}, "model/settings.py": {"os"}, "views/live.py": {"rich"}}
 PLAIN = ["errors.py", "model/job.py", "model/layout.py", "model/names.py", "plan"]

@@ -446,3 +446,12 @@ def test_every_example_in_the_manual_loads(tmp_path: Path) -> None:
     for example in examples:
         found = written(tmp_path, example if "nodes:" in example else example + "nodes: [lab1]")
         assert found.nodes
+
+
+@pytest.mark.parametrize(
+    ("written", "least"), [("", 64 << 20), ("share_inputs: true", 64 << 20), ("share_inputs: 1G", 1 << 30)]
+)
+def test_big_inputs_are_shared_from_a_size_on(written: str, least: int, tmp_path: Path) -> None:
+    (tmp_path / "inventory.yaml").write_text(f"defaults: {{{written}}}\nnodes: [a, {{name: b, share_inputs: false}}]\n")
+    found = read(tmp_path / "inventory.yaml")
+    assert [node.share_inputs for node in found.nodes] == [least, 0]

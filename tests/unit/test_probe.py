@@ -410,6 +410,28 @@ def test_nvidia_gpus_have_model_memory_and_uuid() -> None:
     assert {gpu.memory_mb for gpu in many} == {81920}
 
 
+def test_what_is_in_desktops_and_servers_of_today_is_read() -> None:
+    big, small = gpu_answer("nvidia-smi", "nvidia-rtx4090-and-a2000.csv").gpus
+    assert (big.model, big.memory_mb) == ("NVIDIA GeForce RTX 4090", 24564)
+    assert (small.model, small.memory_mb) == ("NVIDIA RTX A2000", 6138)
+    assert [gpu.memory_mb for gpu in gpu_answer("nvidia-smi", "nvidia-four-h100.csv").gpus] == [81559] * 4
+    mi210 = gpu_answer("rocm-smi", "amd-two-mi210.json").gpus[1]
+    assert mi210 == Gpu(1, "amd", "AMD Instinct MI210", 65520, "GPU-1b2c3d4e5f607182")
+    mi300 = gpu_answer("rocm-smi", "amd-two-mi300x.json").gpus[0]
+    assert (mi300.model, mi300.memory_mb) == ("AMD Instinct MI300X", 196592)
+
+
+def test_of_a_gpu_that_mig_has_split_each_part_is_one() -> None:
+    said = ""
+    for tool, fixture in (("nvidia-smi", "nvidia-mig.csv"), ("nvidia-list", "nvidia-mig-list.txt")):
+        said += "".join(f"out\t{tool}\t{line}\n" for line in (FIXTURES / fixture).read_text().splitlines())
+        said += f"exit\t{tool}\t0\n"
+    gpus = parse(said + END).gpus
+    assert [(gpu.index, gpu.memory_mb) for gpu in gpus] == [(100, 20480), (101, 5120), (102, 5120), (1, 40960)]
+    assert gpus[0].model == "NVIDIA A100-SXM4-40GB MIG 3g.20gb"
+    assert gpus[0].uuid == "MIG-c7384736-a75d-5afc-978f-d2f1294409fd"
+
+
 def test_a_gpu_that_shares_the_memory_of_its_machine_has_that_much() -> None:
     (gpu,) = gpu_answer("nvidia-smi", "nvidia-shared-memory.csv").gpus
     assert (gpu.model, gpu.memory_mb) == ("NVIDIA GB10", 127600748 >> 10)

@@ -2,67 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from benchmarks.place import big_lab, measure
 from distribute_ssh.errors import NoMatchError
 from distribute_ssh.model.job import NodeState
 from distribute_ssh.plan.deal import AFFINITY, DAY, TURN, doublings
-from distribute_ssh.plan.eligible import room
 from distribute_ssh.plan.schedule import (
     Code,
-    Placement,
     can_ever_run,
     explain,
     explain_node,
     never_reason,
     place,
-    refusal,
 )
-from distribute_ssh.plan.snapshot import NodeView, Snapshot, WorkView
-
-NOW = 1_700_000_000.0
-
-
-def node(name: str, has: str = "", *, free: int = 1, slots: int | None = None, **fields: object) -> NodeView:
-    defaults: dict[str, object] = {
-        "state": NodeState.UP,
-        "capabilities": frozenset(has.split()),
-        "cores": 8,
-        "memory_mb": 16_384,
-        "slots": max(1, free) if slots is None else slots,
-        "free_slots": tuple(range(free)),
-    }
-    return NodeView(name=name, **{**defaults, **fields})  # type: ignore[arg-type]
-
-
-def batch(
-    batch_id: int, needs: str = "", *, who: str = "ana", age: float = 60.0, ready: int = 1, **fields: object
-) -> WorkView:
-    defaults: dict[str, object] = {
-        "name": f"ns/b{batch_id}",
-        "submitter": who,
-        "submitted_at": NOW - age,
-        "capabilities": frozenset(needs.split()),
-        "ready": ready,
-    }
-    return WorkView(batch_id=batch_id, **{**defaults, **fields})  # type: ignore[arg-type]
-
-
-def lab(nodes: list[NodeView], work: list[WorkView], usage: dict[str, float] | None = None) -> Snapshot:
-    return Snapshot(tuple(nodes), tuple(work), usage or {})
-
-
-def placed(nodes: list[NodeView], work: list[WorkView], usage: dict[str, float] | None = None) -> list[tuple[int, str]]:
-    return [(one.batch_id, one.node) for one in place(lab(nodes, work, usage), NOW)]
-
+from distribute_ssh.plan.snapshot import NodeView, WorkView
+from tests.support.labs import NOW, batch, lab, node, placed, texts
 
 # --- the rules of order, one by one ---
 
@@ -202,7 +160,7 @@ def test_needs_of_which_nothing_ran_for_a_day_get_one_slot_before_all_scarcity()
 
 
 def test_a_day_without_a_slot_makes_up_for_one_doubling_of_what_the_submitter_had() -> None:
-    ahead = batch(1, who="ana", age=4 * DAY, served_at=NOW - 60, ready=1)
+    ahead = batch(1, who="ana", age=0.5 * DAY, served_at=NOW - 60, ready=1)
     usage = {"ana": TURN * 0.5, "ben": TURN * 8}
     assert doublings(usage["ben"]) == 3
     nodes = [node("lab1", built=frozenset({1, 2}))]
@@ -210,228 +168,17 @@ def test_a_day_without_a_slot_makes_up_for_one_doubling_of_what_the_submitter_ha
     assert placed(nodes, [ahead, batch(2, who="ben", age=4.5 * DAY)], usage) == [(2, "lab1")]
 
 
-# --- what holds for every lab and every queue ---
-
-CAPABILITIES = ("gpu", "mpi", "gcc")
-some = st.sampled_from([frozenset(have) for n in range(4) for have in itertools.combinations(CAPABILITIES, n)])
-numbers = range(7)  # of batches
-
-
-def nodes_of(name: str) -> st.SearchStrategy[NodeView]:
-    return st.builds(
-        NodeView,
-        name=st.just(name),
-        state=st.sampled_from((NodeState.UP,) * 9 + tuple(NodeState)),
-        capabilities=some,
-        cores=st.sampled_from((4, 8)),
-        memory_mb=st.just(1_024),
-        slots=st.just(3),
-        free_slots=st.sampled_from(((), (0,), (2,), (1, 2), (0, 1, 2))),
-        built=st.sampled_from([frozenset(ids) for n in range(3) for ids in itertools.combinations(numbers, n)]),
-        failed=st.sampled_from([{}, {}, *({n: "exit 1"} for n in numbers)]),
-        holdoff=st.sampled_from([{}, {}, {}, *({n: "no room"} for n in numbers)]),
-        probed=st.sampled_from((True,) * 9 + (False,)),
-        trial=st.sampled_from((False,) * 9 + (True,)),
+def test_the_first_three_days_of_a_batch_count_like_that_though_it_is_served() -> None:
+    nodes = [node("lab1", built=frozenset({1, 2}))]
+    old = batch(1, who="ana", age=9 * DAY, served_at=NOW - 60)
+    assert placed(nodes, [old, batch(2, who="ben")], {"ana": TURN * 6}) == [(1, "lab1")]
+    assert placed(nodes, [old, batch(2, who="ben")], {"ana": TURN * 15}) == [(2, "lab1")]
+    assert texts(lab(nodes, [old, batch(2, who="ben")], {"ana": TURN * 6, "ben": TURN}), 2)[1] == (
+        "lab1: ns/b1 goes first: it waits for 3d"
     )
-
-
-@st.composite
-def work_of(draw: st.DrawFn, batch_id: int) -> WorkView:
-    age = draw(st.sampled_from((1.0, 60.0, 700.0, 1.5 * DAY, 5.0 * DAY)))
-    return WorkView(
-        batch_id,
-        f"ns/b{batch_id}",
-        draw(st.sampled_from(("ana", "ben", "eve"))),
-        NOW - age,
-        draw(some),
-        ready=draw(st.integers(0, 4)),
-        later=draw(st.integers(0, 1)),
-        next_at=NOW + 30,
-        held=draw(st.integers(0, 1)),
-        running=draw(st.integers(0, 1)),
-        served_at=draw(st.sampled_from((None, NOW - age / 2))),
-        ready_since=draw(st.sampled_from((None, NOW - age / 3))),
-    )
-
-
-@st.composite
-def labs(draw: st.DrawFn) -> Snapshot:
-    nodes = [draw(nodes_of(f"lab{n}")) for n in range(draw(st.integers(1, 6)))]
-    work = [draw(work_of(n)) for n in range(draw(st.integers(1, 7)))]
-    usage = {who: draw(st.sampled_from((0.0, 500.0, 650.0, 9_000.0))) for who in ("ana", "ben")}
-    return Snapshot(tuple(nodes), tuple(work), usage)
-
-
-def plainly(snapshot: Snapshot, now: float) -> list[Placement]:
-    """Return what the rules say, with no thought of speed: look at every pair for every slot."""
-    total = len(snapshot.nodes)
-
-    def level(needs: frozenset[str]) -> int:
-        offers = sum(needs <= one.capabilities for one in snapshot.nodes)
-        return next(n for n in itertools.count() if offers * 2**n * 3 > total * 2) if offers else 0
-
-    def wealth(capabilities: frozenset[str]) -> int:
-        return sum(level(frozenset({one})) for one in capabilities)
-
-    def waited(work: WorkView) -> float:
-        return now - max(work.submitted_at if work.ready_since is None else work.ready_since, work.served_at or 0.0)
-
-    left = {work.batch_id: work.ready for work in snapshot.work}
-    patience = {work.batch_id: waited(work) // DAY for work in snapshot.work}
-    without = {work.batch_id for work in snapshot.work if work.running == 0 and waited(work) > AFFINITY}
-    usage = defaultdict[str, float](float, snapshot.usage)
-    free = {(one.name, slot): one for one in snapshot.nodes for slot in room(one)}
-    given: list[Placement] = []
-
-    def give(candidates: list[WorkView], at_most: int) -> None:
-        while at_most:
-            at_most -= 1
-            pairs = [
-                (
-                    doublings(usage[work.submitter]) - patience[work.batch_id],
-                    wealth(one.capabilities) - wealth(work.capabilities),
-                    not (work.batch_id in one.built or work.batch_id in without),
-                    usage[work.submitter],
-                    work.submitted_at,
-                    work.batch_id,
-                    work.batch_id not in one.built,
-                    one.slots - len(one.free_slots) + room(one).index(slot),
-                    -one.cores,
-                    one.name,
-                    slot,
-                )
-                for work in candidates
-                if left[work.batch_id]
-                for (_, slot), one in free.items()
-                if refusal(one, work) is None
-            ]
-            if not pairs:
-                return
-            *_, batch_id, _, _, _, name, slot = min(pairs)
-            work = next(work for work in candidates if work.batch_id == batch_id)
-            given.append(Placement(batch_id, name, slot))
-            del free[name, slot]
-            left[batch_id] -= 1
-            patience[batch_id] = 0
-            without.discard(batch_id)
-            usage[work.submitter] += TURN
-
-    starved = {}
-    for needs in {work.capabilities for work in snapshot.work if work.ready}:
-        like = [work for work in snapshot.work if work.capabilities == needs]
-        latest = max((work.served_at for work in like if work.served_at is not None), default=0.0)
-        starved[needs] = min(now - latest, max(waited(work) for work in like if work.ready))
-    for needs in sorted(starved, key=lambda needs: (-starved[needs], sorted(needs))):
-        if starved[needs] > DAY:
-            give([work for work in snapshot.work if work.capabilities == needs], 1)
-    for rank in sorted({level(work.capabilities) for work in snapshot.work}, reverse=True):
-        give([work for work in snapshot.work if level(work.capabilities) == rank], 1_000)
-    return given
-
-
-@settings(max_examples=200, deadline=None)
-@given(labs())
-def test_the_fast_way_gives_what_the_rules_say(snapshot: Snapshot) -> None:
-    assert place(snapshot, NOW) == plainly(snapshot, NOW)
-
-
-@settings(max_examples=100, deadline=None)
-@given(labs())
-def test_no_slot_is_given_twice_and_no_batch_gets_more_than_it_can_use(snapshot: Snapshot) -> None:
-    given = place(snapshot, NOW)
-    free = {(one.name, slot) for one in snapshot.nodes for slot in one.free_slots}
-    taken = [(one.node, one.slot) for one in given]
-    assert len(set(taken)) == len(taken)
-    assert set(taken) <= free
-    wanted = {work.batch_id: work.ready for work in snapshot.work}
-    assert all(count <= wanted[batch_id] for batch_id, count in Counter(one.batch_id for one in given).items())
-
-
-@settings(max_examples=100, deadline=None)
-@given(labs())
-def test_place_never_does_what_explain_says_cannot_be(snapshot: Snapshot) -> None:
-    given = {(one.batch_id, one.node) for one in place(snapshot, NOW)}
-    for work in snapshot.work:
-        said = {reason.node: reason.code for reason in explain(snapshot, work.batch_id, NOW) if reason.node}
-        for one in snapshot.nodes:
-            assert (said.get(one.name) is Code.NEXT) == ((work.batch_id, one.name) in given)
-
-
-@settings(max_examples=100, deadline=None)
-@given(labs())
-def test_every_waiting_batch_says_why_and_names_every_node_that_takes_none_of_it(snapshot: Snapshot) -> None:
-    given = Counter(one.batch_id for one in place(snapshot, NOW))
-    for work in snapshot.work:
-        reasons = explain(snapshot, work.batch_id, NOW)
-        assert bool(reasons) == bool(work.ready or work.later or work.held)
-        assert [reason.node for reason in reasons[:1]] == [None] * bool(reasons)
-        if work.ready > given[work.batch_id]:
-            assert [reason.node for reason in reasons if reason.node] == [one.name for one in snapshot.nodes]
-    for one in snapshot.nodes:
-        assert explain_node(snapshot, one.name, NOW)
-
-
-@settings(max_examples=100, deadline=None)
-@given(labs())
-def test_no_slot_stays_free_that_a_ready_job_could_use(snapshot: Snapshot) -> None:
-    given = place(snapshot, NOW)
-    by_batch, by_node = Counter(one.batch_id for one in given), Counter(one.node for one in given)
-    for work in snapshot.work:
-        for one in snapshot.nodes:
-            if work.ready > by_batch[work.batch_id] and refusal(one, work) is None:
-                assert by_node[one.name] == len(room(one))
-
-
-@settings(max_examples=100, deadline=None)
-@given(labs(), st.randoms(use_true_random=False))
-def test_the_same_lab_gives_the_same_answer_in_whatever_order_it_is_told(
-    snapshot: Snapshot, rng: random.Random
-) -> None:
-    nodes, work = list(snapshot.nodes), list(snapshot.work)
-    rng.shuffle(nodes)
-    rng.shuffle(work)
-    assert place(Snapshot(tuple(nodes), tuple(work), snapshot.usage), NOW) == place(snapshot, NOW)
-
-
-@st.composite
-def full_labs(draw: st.DrawFn) -> Snapshot:
-    """Draw a lab in which nobody's work ever ends."""
-    nodes = [
-        node(f"lab{n}", " ".join(draw(some)), free=draw(st.integers(1, 2))) for n in range(draw(st.integers(1, 4)))
-    ]
-    work = [
-        batch(n, " ".join(draw(some)), who=draw(st.sampled_from(("ana", "ben", "eve"))), age=float(n), ready=1_000_000)
-        for n in range(draw(st.integers(2, 6)))
-    ]
-    usage = {who: draw(st.sampled_from((0.0, 9_000.0, 1e6))) for who in ("ana", "ben")}
-    return Snapshot(tuple(nodes), tuple(work), usage)
-
-
-@settings(max_examples=60, deadline=None)
-@given(full_labs())
-def test_nobody_starves_though_nobody_else_ever_has_enough(snapshot: Snapshot) -> None:
-    job = DAY / 4  # every job takes so long, and every slot falls free at once: the hardest case
-    usage, work = defaultdict[str, float](float, snapshot.usage), list(snapshot.work)
-    able = {one.batch_id for one in work if any(one.capabilities <= lab1.capabilities for lab1 in snapshot.nodes)}
-    last = dict.fromkeys(able, NOW)
-    longest = 0.0
-    for now in (NOW + job * n for n in range(160)):
-        given = Counter(one.batch_id for one in place(Snapshot(snapshot.nodes, tuple(work), usage), now))
-        for at, one in enumerate(work):
-            usage[one.submitter] += given[one.batch_id] * job
-            served_at = now if given[one.batch_id] else one.served_at
-            work[at] = replace(one, running=given[one.batch_id], served_at=served_at)
-        last |= dict.fromkeys(given, now)
-        longest = max([longest, *(now - at for at in last.values())])
-    # As many days as doublings, and then every other batch once, each no later than a day and a job after the last.
-    assert longest <= DAY * (1 + doublings(max(usage.values()))) + len(work) * (DAY + job)
 
 
 # --- what explain says ---
-
-
-def texts(snapshot: Snapshot, batch_id: int) -> list[str]:
-    return [f"{one.node}: {one.text}" if one.node else one.text for one in explain(snapshot, batch_id, NOW)]
 
 
 def test_explain_names_for_every_node_what_keeps_the_batch_from_it() -> None:
@@ -582,11 +329,12 @@ def test_an_unknown_node_is_answered_with_the_known_ones() -> None:
 # --- time ---
 
 
-@pytest.mark.parametrize(("slots", "kinds"), [(1, 10), (1, 200), (4, 200)])
-def test_a_hundred_thousand_jobs_cost_what_their_batches_cost(slots: int, kinds: int) -> None:
-    snapshot = big_lab(slots=slots, free=1.0, kinds=kinds)
+@pytest.mark.parametrize(
+    ("slots", "kinds", "shapes"), [(1, 10, 0), (1, 200, 0), (4, 200, 0), (1, 10, 12), (1, 200, 300)]
+)
+def test_a_hundred_thousand_jobs_cost_what_their_batches_cost(slots: int, kinds: int, shapes: int) -> None:
+    snapshot = big_lab(slots=slots, kinds=kinds, shapes=shapes)
     assert sum(work.ready for work in snapshot.work) == 100_000
     seconds, given = measure(snapshot, rounds=5)
-    assert given == 1_000 * slots
-    # Ten times what it takes on a small machine with nothing else to do: 12 ms for each 1,000 slots.
-    assert seconds < 0.12 * slots
+    assert given >= 1_000 * slots
+    assert seconds < 0.5  # ten times what it may take on a machine with nothing else to do

@@ -7,6 +7,7 @@ import pytest
 from distribute_ssh.errors import UsageError
 from distribute_ssh.storage.selection import Selection, text_of, wrong_name
 from distribute_ssh.views import pulling
+from distribute_ssh.views.moving import moving_line
 
 
 def wanted(selection: Selection, *paths: bytes) -> list[bytes]:
@@ -62,9 +63,12 @@ def test_what_can_name_no_batch_is_refused(batch: str) -> None:
 
 
 def test_bytes_on_their_way_are_told_with_rate_and_time_left() -> None:
-    line = pulling.moving_line(25 << 20, 100 << 20, 3, 2000, 5.0)
+    line = moving_line("3 of 2,000 files", 25 << 20, 100 << 20, 5.0)
     assert line == "3 of 2,000 files  25 MiB of 100 MiB  5 MiB/s  15s left"
-    assert "left" not in pulling.moving_line(0, 100, 0, 1, 0.0)
+    assert "left" not in moving_line("0 of 1 file", 0, 100, 0.0)
+    assert moving_line("reading", 25 << 20, None, 5.0) == "reading  25 MiB  5 MiB/s"
+    resumed = moving_line("sending", 80 << 20, 100 << 20, 10.0, before=60 << 20)
+    assert resumed == "sending  80 MiB of 100 MiB  2 MiB/s  10s left"
 
 
 def test_a_long_list_of_what_is_not_here_is_cut_and_says_so() -> None:
@@ -81,3 +85,24 @@ def test_an_unfinished_batch_is_named_with_its_jobs() -> None:
     assert one == "d/s is not finished: a has not ended; pull again later"
     many = pulling.unfinished_text("d/s", [{"job": str(n), "state": "queued"} for n in range(9)])
     assert "and 5 more have not ended" in many
+
+
+def test_what_would_come_is_told_with_a_reason_for_every_file_and_last() -> None:
+    def entry(path: str, fate: str, why: str, size: int = 1 << 10, kind: str = "file") -> dict[str, object]:
+        return {"path": path, "fate": fate, "why": why, "size": size, "kind": kind}
+
+    entries = [
+        entry("a/u", "comes", "matches --include u"), entry("a/x\x1b", "left out", "matches no --include"),
+        entry("b/l", "refused", "is a link that may lead out of the batch: /etc", 0, "link"),
+        entry("b/u", "comes", "matches --include u"), entry("b/z", "left out", "matches no --include"),
+    ]  # fmt: skip
+    assert pulling.fates_text(entries).splitlines() == [
+        "refused: is a link that may lead out of the batch: /etc: 1 file, 0 B",
+        "        link  b/l",
+        "left out: matches no --include: 2 files, 2 KiB",
+        "       1 KiB  a/x\\x1b",
+        "       1 KiB  b/z",
+        "comes: matches --include u: 2 files, 2 KiB",
+        "       1 KiB  a/u",
+        "       1 KiB  b/u",
+    ]

@@ -76,14 +76,14 @@ class Room:
     def build(
         self,
         *init: Input,
-        slots: int = 1,
+        shared: bool = False,
         program: str = "",
         python: str = PYTHON,
         env: Mapping[str, str] | None = None,
     ) -> bytes:
         """Build, which is to work; what it printed."""
         main = self.put(program.encode())
-        script = build_script(batch_token=BATCH, script=main, init=init, slots=slots, python=python, env=env or {})
+        script = build_script(batch_token=BATCH, script=main, init=init, shared=shared, python=python, env=env or {})
         ran = self.run(script, "stage", "payload", "settle")
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
@@ -237,26 +237,45 @@ def test_what_can_be_executed_here_can_be_there(room: Room) -> None:
     assert not os.access(room.folder / SLOT / "input" / "data", os.X_OK)
 
 
-def test_every_slot_is_a_copy_of_what_the_build_left(room: Room) -> None:
+def test_every_slot_is_a_copy_of_what_the_build_left_made_when_it_is_first_needed(room: Room) -> None:
     init = (room.put(b"mesh", "mesh"),)
     program = "import os; open('solver', 'w').write('built'); os.chmod('solver', 0o755); os.symlink('solver', 'link')"
-    room.build(*init, slots=3, program=program)
-    for slot in range(3):
+    room.build(*init, shared=True, program=program)
+    room.job(init=init, slot=0, program="open('solver', 'w').write('spoilt')")
+    assert sorted(os.listdir(room.folder / "batches" / BATCH)) == ["pristine", "slot-0"]
+    for slot in (1, 40):
+        assert room.job(init=init, slot=slot, program="print(open('solver').read())") == b"built\n"
         folder = room.folder / f"batches/{BATCH}/slot-{slot}"
-        made = {"build.py", "distribute_save", "initial_files", "input", "link", "solver"}
+        made = {"build.py", "distribute_save", "initial_files", "input", "link", "run.py", "solver"}
         assert {path.name for path in folder.iterdir()} == made
         assert os.access(folder / "solver", os.X_OK)
         assert os.readlink(folder / "link") == "solver"
-    room.job(init=init, slot=1, program="open('solver', 'w').write('spoilt')")
-    assert (room.folder / f"batches/{BATCH}/slot-2/solver").read_text() == "built"
-    assert not (room.folder / f"batches/{BATCH}/slot-2/run.py").exists()
+    room.job(init=init, slot=1, program="open('solver', 'w').write('mine')")
+    assert room.job(init=init, slot=1, program="print(open('solver').read())") == b"mine\n", "it is made only once"
+    assert sorted(os.listdir(room.folder / "batches" / BATCH)) == ["pristine", "slot-0", "slot-1", "slot-40"]
+
+
+def test_a_slot_that_was_being_made_when_its_job_was_killed_is_made_anew(room: Room) -> None:
+    room.build(shared=True, program="open('solver', 'w').write('built')")
+    left = room.folder / f"batches/{BATCH}/slot-1.new"
+    left.mkdir()
+    (left / "half").touch()
+    assert (
+        room.job(slot=1, program="import os; print(os.path.exists('half'), open('solver').read())") == b"False built\n"
+    )
+
+
+def test_a_batch_that_was_built_for_one_job_at_a_time_makes_further_slots_of_the_first(room: Room) -> None:
+    room.build(program="open('solver', 'w').write('built')")
+    assert room.job(slot=3, program="print(open('solver').read())") == b"built\n"
 
 
 def test_building_anew_begins_from_nothing(room: Room) -> None:
     room.build(program="open('old', 'w')")
-    room.build(slots=2)
+    room.job(slot=1)
+    room.build(shared=True)
     assert not (room.folder / SLOT / "old").exists()
-    assert sorted(os.listdir(room.folder / "batches" / BATCH)) == ["slot-0", "slot-1"]
+    assert sorted(os.listdir(room.folder / "batches" / BATCH)) == ["pristine", "slot-0"]
 
 
 def test_a_link_that_a_job_left_in_the_place_of_its_script_is_not_followed(room: Room, tmp_path: Path) -> None:
@@ -289,7 +308,7 @@ def test_an_input_that_is_not_there_fails_the_stage_and_nothing_runs(room: Room)
     room.build()
     main, gone = room.put(b"print('ran')"), Input("gone", "0" * 64, 4)
     for script in (
-        build_script(batch_token=BATCH, script=main, init=(gone,), slots=1, python=PYTHON, env={}),
+        build_script(batch_token=BATCH, script=main, init=(gone,), shared=False, python=PYTHON, env={}),
         job_script(
             token=TOKEN, batch_token=BATCH, slot=0, script=main, init=(), inputs=(gone,), cores=1, python=PYTHON, env={}
         ),
@@ -304,12 +323,14 @@ def test_a_python_with_blanks_in_its_path_is_run(room: Room, tmp_path: Path) -> 
     python = tmp_path / "my python's"
     python.write_text('#!/bin/sh\necho "$@"\n')
     python.chmod(0o755)
-    script = build_script(batch_token=BATCH, script=room.put(b""), init=(), slots=1, python=str(python), env={})
+    script = build_script(batch_token=BATCH, script=room.put(b""), init=(), shared=False, python=str(python), env={})
     assert room.run(script, "stage", "payload").stdout == b"build.py\n"
 
 
 def test_a_python_that_is_not_there_ends_with_127(room: Room) -> None:
-    script = build_script(batch_token=BATCH, script=room.put(b""), init=(), slots=1, python="/nowhere/python3", env={})
+    script = build_script(
+        batch_token=BATCH, script=room.put(b""), init=(), shared=False, python="/nowhere/python3", env={}
+    )
     assert room.run(script, "stage", "payload").returncode == 127
 
 

@@ -410,6 +410,7 @@ def test_what_nobody_asked_a_node_is_not_made_up() -> None:
 
 def test_gpus_are_counted_and_named_where_they_are_all_the_same() -> None:
     assert machines.gpus([{"model": "A100"}, {"model": "A100"}]) == "2x A100"
+    assert machines.gpus([{"model": "A100", "used_by": "bob"}, {"model": "A100", "used_by": None}]) == "2x A100, 1 used"
     assert machines.gpus([{"model": "A100"}, {"model": ""}]) == "2x GPU"
 
 
@@ -433,6 +434,9 @@ def test_a_plan_shows_who_fits_and_the_largest_files() -> None:
             "batch": "d/s",
             "jobs": 51,
             "needs": ["gcc", "python3"],
+            "resources": [
+                {"jobs": 50, "cores": 4, "memory_mb": 16384, "gpus": 1, "gpu_memory_mb": 0, "disk_mb": 0, "nodes": []}
+            ],
             "nodes": [
                 {"name": "lab1", "fits": True, "missing": []},
                 {"name": "lab2", "fits": False, "missing": ["gcc"]},
@@ -447,6 +451,7 @@ def test_a_plan_shows_who_fits_and_the_largest_files() -> None:
     assert ["lab1", "yes"] in lines
     assert ["lab2", "no", "gcc"] in lines
     assert ["2", "GiB", "/x/mesh.dat"] in lines
+    assert "  50 jobs with 4 cores, 16 GiB of memory, 1 GPU: no node\n" in text
     assert "12 files, 3 GiB" in text
 
 
@@ -493,6 +498,7 @@ def test_a_job_that_failed_shows_its_attempts_and_where_its_output_is() -> None:
                 "node": "lab1",
                 "state": "wiped",
                 "exit": "1",
+                "given": {"cores": 4, "memory_mb": 0, "gpus": [0, 2], "disk_mb": 0},
                 "started_at": "2025-03-04T14:00:00Z",
                 "ended_at": "2025-03-04T14:01:00Z",
             }
@@ -500,7 +506,7 @@ def test_a_job_that_failed_shows_its_attempts_and_where_its_output_is() -> None:
     )
     assert explanation.job_text(found, NOW).splitlines() == [
         "a  failed on lab1: exit 1: no",
-        "  attempt 1 on lab1: exit 1 after 1m",
+        "  attempt 1 on lab1: exit 1 after 1m with 4 cores, GPU 0 and 2",
         "  what it printed: distribute logs d/s a",
     ]
 
