@@ -25,7 +25,7 @@ from distribute_ssh.api.core import Submitted
 from distribute_ssh.api.outcome import JobStatus
 from distribute_ssh.api.parcel import RESULT, SCRIPTS, Packer, cloudpickle, opened
 from distribute_ssh.api.side import Side, side_of
-from distribute_ssh.errors import DistributeError, JobError, NoMatchError, UsageError
+from distribute_ssh.errors import DistributeError, JobError, NoMatchError, NoNodeError, UsageError
 from distribute_ssh.model.names import check_name
 
 GATHER = 0.1  # seconds without another call after which those so far become a batch
@@ -217,6 +217,10 @@ class Executor(concurrent.futures.Executor):
         end: Exception = JobError("its batch is over, and this call is no job of it any more")
         try:
             await self._run(window)
+        except NoNodeError as error:
+            end = error
+            window.unwanted = [*window.calls]  # or they would run when there is such a node, for nobody
+            await self._kill(window)
         except Exception as error:  # whoever waits for a call is to hear of it
             end = error
         for call in window.calls.values():

@@ -41,6 +41,7 @@ SUBMIT_LIMIT = 600.0  # seconds; a controller under load makes its clients wait
 CANCEL_LIMIT = 420.0  # likewise, and Slurm waits between TERM and KILL as its site says
 GATHER = 0.1  # seconds the end of one waits for others, to be asked for together
 LAG, LAG_NFS = 5.0, 65.0  # seconds until a record that another machine wrote is seen; NFS remembers for a minute
+FORGOTTEN = 60.0  # seconds until it is believed that Slurm knows nothing of a job: a controller that begins may not yet
 ENDING = 30.0  # seconds Slurm may take to say why what failed has failed
 PATIENCE = 20.0  # seconds after which a reason that no time mends is believed
 
@@ -115,7 +116,7 @@ def weigh(
         return sighting  # it was never submitted
     if sighting.state != "unstarted":
         sighting = replace(sighting, state="running")
-    if over_for < lag:
+    if over_for < (max(lag, FORGOTTEN) if seen.state == "NONE" else lag):
         return sighting
     if ending := ENDED_BY.get(seen.state):
         return replace(sighting, ending=ending, note=seen.words)

@@ -18,12 +18,16 @@ say() { printf '%s %s\n' "$nonce" "$*" >&3; }
 command -v sbatch > /dev/null || PATH=$PATH:$(exec 3>&- 9>&-; "${SHELL:-/bin/sh}" -lc 'printf "\n%s" "$PATH"' < /dev/null 2>/dev/null | tail -n 1)
 
 # rows: "NAME|INDEX|ID|STATE|NODES|REASON" of all that Slurm knows of this account; false where it does not answer.
-rows() { timeout 60 squeue -h -r -a -u "$(id -un)" --states=all -o '%j|%K|%i|%T|%N|%r' 3>&- 9>&-; }
+# What a site has put in squeue's place may print its own trouble and end well: that is no list without our jobs.
+rows() {
+    all_rows=$(timeout 60 squeue -h -r -a -u "$(id -un)" --states=all -o '%j|%K|%i|%T|%N|%r' 3>&- 9>&-) || return 1
+    case $all_rows in ?*) echo "$all_rows" | grep '|[^|]*|[0-9][^|]*|[A-Z_]*|[^|]*|' ;; esac
+}
 
 # past NAME...: the same of what Slurm has forgotten and its accounting has not, if there is one.
 past() {
     from=$(date -d '30 days ago' +%Y-%m-%d 2>/dev/null) || from=now-30days
-    timeout 60 sacct -n -P -X -D -S "$from" --name="$(IFS=,; echo "$*")" -o JobName,JobID,State,NodeList 3>&- 9>&- 2>/dev/null |
+    timeout 45 sacct -n -P -X -D -S "$from" --name="$(IFS=,; echo "$*")" -o JobName,JobID,State,NodeList 3>&- 9>&- 2>/dev/null |
         awk -F'|' '{ n = split($2, part, "_"); print $1 "|" (n > 1 ? part[2] : "N/A") "|" $2 "|" $3 "|" $4 "|accounting" }'
 }
 

@@ -17,7 +17,7 @@ import pytest
 import distribute_ssh as d
 from distribute_ssh.api import parcel
 from distribute_ssh.api.core import Submitted
-from distribute_ssh.errors import StorageError, UsageError
+from distribute_ssh.errors import NoNodeError, StorageError, UsageError
 
 LIMIT = 60.0
 
@@ -187,6 +187,14 @@ def test_a_batch_that_cannot_be_is_the_error_of_each_call(home: Path) -> None:
         error = executor.submit(square, 1).exception(LIMIT)
     assert isinstance(error, d.FileError)
     assert "there is no file" in str(error)
+
+
+def test_calls_that_can_run_nowhere_do_not_stay_in_the_queue(home: Path) -> None:
+    with d.Executor("lab/nowhere", resources=d.Resources(cores=1, gpus=1)) as executor:
+        caught = executor.submit(square, 2).exception(LIMIT)
+    assert isinstance(caught, NoNodeError)
+    name = str(caught).split()[0]
+    assert d.find(name).status()["square-1"].state == "killed"
 
 
 def test_storage_that_fails_for_a_moment_delays_a_result_and_loses_none(

@@ -146,6 +146,14 @@ def test_a_controller_that_does_not_answer_is_not_taken_for_one_that_knows_nothi
     assert not (login.folder / "submitted").exists()
 
 
+def test_trouble_that_squeue_prints_and_ends_well_is_no_list_without_our_jobs(login: Login) -> None:
+    login.attempt(TOKEN, f"{TOKEN} 1", "5")
+    (login.folder / "squeue").write_text("the cache of squeue is being made\n| please | wait |\n")
+    assert login.do("see", QUEUE) == ["fail 7 silent"]
+    (login.folder / "squeue").write_text(f"a word before\n{TOKEN}|N/A|5|RUNNING|node1|None\n")
+    assert login.do("see", QUEUE) == [f"slurm 7 {TOKEN} 5 RUNNING node1 None", "done 7"]
+
+
 def test_several_become_one_array_of_which_each_task_knows_its_attempt(login: Login) -> None:
     script = '#SBATCH --no-requeue\n#SBATCH --time="0:10"\n#WARN 5 USR1\nslot=x\n#SBATCH --not=this\n'
     for name in ("1", "2"):
@@ -290,6 +298,14 @@ def test_what_was_never_submitted_waits_for_that() -> None:
     found = meant(look("unstarted"), Seen("4", "NONE"), over_for=99.0)
     assert found is not None
     assert found.state == "gone", "but what Slurm has forgotten will not come"
+
+
+def test_a_list_without_a_job_is_believed_when_it_stays_so() -> None:
+    for folder in (look("unstarted"), look("claimed"), look("gone")):
+        early, late = (meant(folder, Seen("4", "NONE"), over_for=seconds) for seconds in (30.0, 70.0))
+        assert early is not None
+        assert late is not None
+        assert (early.state == "gone", late.state) == (False, "gone")
 
 
 def test_of_two_jobs_for_one_attempt_the_one_counts_that_slurm_still_has() -> None:
