@@ -11,6 +11,7 @@ from distribute_ssh.cli.app import App
 from distribute_ssh.cli.group import Verb
 from distribute_ssh.cli.names import complete_batch, find_batch, find_jobs
 from distribute_ssh.errors import UnreachableError
+from distribute_ssh.model.actor import Role
 from distribute_ssh.model.job import OUTCOMES, WAITING, Batch, Job, State
 from distribute_ssh.views.document import document
 from distribute_ssh.views.text import count, listed
@@ -72,9 +73,13 @@ def retry(app: App, batch: str, jobs: tuple[str, ...]) -> None:
     Their attempts go on counting; what the old ones saved is kept beside the new results. Nodes on which the build of
     the batch failed are tried again too.
     """
+    from distribute_ssh.store.submission import check_waiting
+
     found, concerned = _named(app, batch, jobs)
     with app.queue.transaction() as change:
         names = change.retry(found.id, [job.name for job in concerned] if jobs else None, app.user, time.time())
+        if app.actor is not None and app.actor.role is not Role.OWNER:
+            check_waiting(change, found.submitter, app.nodes.limits.jobs)
     if not names:
         app.say(f"nothing to retry: no job of {_whole(found, concerned, jobs)} ended otherwise than done")
     else:

@@ -177,8 +177,13 @@ async def _claim(room: Room, token: str) -> Claim | None:
         namespace,
         batch,
         job or None,
-        number=int(said["ATTEMPT_NUMBER"]) if said.get("ATTEMPT_NUMBER", "").isdecimal() else 0,
+        number=_number(said.get("ATTEMPT_NUMBER", "")),
         batch_token=batch_token,
-        slot=int(slot) if slot.isdecimal() else 0,
+        slot=_number(slot),
         input_hash=said.get("INPUT_HASH", ""),
     )
+
+
+def _number(text: str) -> int:
+    """What a node says is a number; 0 for what is none of ours, which have few digits."""
+    return int(text) if text.isdecimal() and len(text) < 10 else 0

@@ -126,12 +126,12 @@ def submit(
     with queue.transaction() as change:
         submitted = _submit(_Desk(queue, change, submission, wanted, who, now), fresh, replace)
         if most_waiting is not None and (submitted.new or submitted.again):
-            _check_waiting(change, who, most_waiting)
+            check_waiting(change, who, most_waiting)
         return submitted
 
 
-def _check_waiting(change: Change, who: str, most: int) -> None:
-    """Raise LimitError, which undoes the submission, where too many jobs wait now."""
+def check_waiting(change: Change, who: str, most: int) -> None:
+    """Raise LimitError, which undoes what was done in this transaction, where too many jobs of somebody wait now."""
     (waiting,) = change.execute(
         f"SELECT coalesce(sum(count), 0) FROM tally JOIN batches ON batches.id = batch_id WHERE submitter = ? AND"
         f" {one_of(WAITING)}",
@@ -140,7 +140,7 @@ def _check_waiting(change: Change, who: str, most: int) -> None:
     if waiting > most:
         raise LimitError(
             f"{waiting:,} jobs of {who} would wait in the queue then, and {most:,} may",
-            hint="submit it when some of them have ended, in smaller batches, or ask the administrator of the head",
+            hint="try again when some of them have ended, with fewer jobs, or ask the administrator of the head",
         )
 
 

@@ -172,6 +172,17 @@ def test_the_limits_of_a_user_are_told_and_the_queue_is_as_it_was(
     assert head.site.data("add", ana.folder / "batches" / "b" / "jobs.yaml")["submitted"]["new"] == 2
 
 
+@pytest.mark.sshd
+def test_what_is_queued_again_counts_against_the_limit_too(head: Head) -> None:
+    ana = head.laptop("ana")
+    ana.do("add", ana.batch(["a", "b"]))
+    ana.do("kill", "-y", "ns/b")
+    head.site.write_inventory(limits={"jobs": 1})
+    assert "2 jobs of ana would wait" in ana.data("retry", "ns/b", code=2)["error"]["message"]
+    assert head.site.states() == {"a": "killed", "b": "killed"}
+    assert ana.data("retry", "ns/b", "a")["retried"] == ["a"]
+
+
 # --- a head that answers what is none of ours ---
 
 

@@ -10,6 +10,7 @@ import pytest
 from distribute_ssh.coordination.books import Live
 from distribute_ssh.coordination.evidence import Claim, Connected, Swept
 from distribute_ssh.model.job import State
+from distribute_ssh.model.resources import Share
 from distribute_ssh.node.probe import Facts
 from distribute_ssh.plan.reconcile import Sighting
 from distribute_ssh.plan.recovery import BROUGHT_BACK
@@ -110,6 +111,36 @@ def test_a_job_that_has_another_attempt_by_now_does_not_get_a_second_one(tmp_pat
     ticks.live["n1"] = Live(BOOT, frozenset())
     assert found(ticks, Sighting(UNKNOWN, "running"), claim(ticks)) == {UNKNOWN: True}, "the build is of use"
     assert ticks.attempt("job").token == running.token
+
+
+def test_of_two_nodes_that_hold_a_job_one_goes_on_and_what_the_other_has_is_nobodys(tmp_path: Path) -> None:
+    ticks = Ticks(tmp_path, entry("n1"), entry("n2"))
+    submitted(ticks.queue, "job")
+    ticks.live["n1"] = ticks.live["n2"] = Live(BOOT, frozenset())
+    assert found(ticks, Sighting(UNKNOWN, "running"), claim(ticks)) == {}
+    later, build = "anyqueue-later0000", "anyqueue-build0001"
+    there = {later: Sighting(later, "running"), build: Sighting(build, "ended", "0")}
+    claims = {later: claim(ticks, number=4), build: replace(claim(ticks), job=None)}
+    assert ticks.tick(Connected("n2", BOOT, Facts(), there, claims=claims)).work["n2"].orphans == {later: True}
+    assert ticks.attempt("job").token == UNKNOWN
+
+
+def test_jobs_that_share_a_node_are_taken_up_again_with_what_they_asked_for(tmp_path: Path) -> None:
+    ticks = Ticks(tmp_path, entry("n1", slots=2))
+    submitted(ticks.queue, "one", "two", "three")
+    with ticks.queue.transaction() as change:
+        change.execute("""UPDATE jobs SET resources = '{"cores":1,"memory_mb":100}'""")
+    ticks.live["n1"] = Live(BOOT, frozenset())
+    tokens = {name: f"anyqueue-{name:0>8}" for name in ("one", "two", "three")}
+    there = {BUILD: Sighting(BUILD, "ended", "0")} | {each: Sighting(each, "running") for each in tokens.values()}
+    slots = {"one": 2, "two": 3, "three": 3}  # two cannot be in one slot, whatever is told
+    claims = {token: claim(ticks, name, slot=slots[name]) for name, token in tokens.items()}
+    told = Connected("n1", BOOT, Facts(), there, claims=claims | {BUILD: replace(claim(ticks, "one"), job=None)})
+    (nobodys,) = ticks.tick(told).work["n1"].orphans
+    assert nobodys in (tokens["two"], tokens["three"])
+    live = [ticks.attempt(name) for name, token in tokens.items() if token != nobodys]
+    assert sorted(attempt.slot for attempt in live) == [2, 3]
+    assert {attempt.share for attempt in live} == {Share(cores=1, memory_mb=100)}
 
 
 def test_jobs_brought_back_wait_until_every_node_has_told_what_it_holds(tmp_path: Path) -> None:
