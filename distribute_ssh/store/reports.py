@@ -6,19 +6,18 @@ import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from distribute_ssh.errors import NoMatchError
 from distribute_ssh.model.job import ACTIVE, OUTCOMES, WAITING, State
+from distribute_ssh.model.units import iso
 from distribute_ssh.store.rows import one_of
 
 Select = Callable[..., sqlite3.Cursor]
 
 
-def iso(seconds: float | None) -> str | None:
-    """Seconds since the epoch as ISO 8601 in UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _iso(seconds: float | None) -> str | None:
+    return None if seconds is None else iso(seconds)
 
 
 def batch_state(counts: Mapping[str, int]) -> str:
@@ -53,8 +52,8 @@ def status(select: Select, name: str | None) -> dict[str, Any]:
                 "batch": batch,
                 "submitter": submitter,
                 "state": batch_state(counts[batch_id]),
-                "submitted_at": iso(submitted_at),
-                "finished_at": iso(finished_at),
+                "submitted_at": _iso(submitted_at),
+                "finished_at": _iso(finished_at),
                 "counts": counts[batch_id],
                 "runtime": runtimes.get(batch_id),
                 "nodes": nodes[batch_id],
@@ -116,8 +115,8 @@ def _jobs(select: Select, batch_id: int) -> list[dict[str, Any]]:
             "exit_code": exit_code,
             "reason": reason,
             "request": request,
-            "started_at": iso(started_at),
-            "finished_at": iso(finished_at),
+            "started_at": _iso(started_at),
+            "finished_at": _iso(finished_at),
         }
         for name, state, node, attempt, exit_code, reason, request, started_at, finished_at in rows
     ]
