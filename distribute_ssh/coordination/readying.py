@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 
@@ -69,9 +70,15 @@ class Readying:
         share = any(ready.attempt.share for ready in items)
         root = self._room.channel.root
         text = readiness.script(self._queue_id, root, self._env, wanted.values(), processors=share)
-        ended = await self._room.link.run(text, limit=readiness.TIME_LIMIT)
         try:
+            # A driver that hangs cannot be ended by `timeout` either: that is no trouble of the line, and no reason to
+            # connect anew, which would disturb all that runs there.
+            async with asyncio.timeout(readiness.TIME_LIMIT):
+                ended = await self._room.link.run(text, limit=2 * readiness.TIME_LIMIT)
             seen = readiness.parse(ended.stdout.decode(errors="replace"), self._offer.gpus)
+        except TimeoutError:
+            why = f"did not say within {readiness.TIME_LIMIT:g} s what it has now"
+            return [NotReady(self._node, ready.attempt.token, why, {}, {}) for ready in items]
         except ValueError as error:
             return [NotReady(self._node, ready.attempt.token, str(error), {}, {}) for ready in items]
         return self._judge(items, work, passed, seen, time.monotonic())

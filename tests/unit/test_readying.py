@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,6 +75,18 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Node:
     made = Node()
     monkeypatch.setattr(readying, "time", SimpleNamespace(monotonic=lambda: made.now))
     return made
+
+
+async def test_a_node_that_hangs_over_the_question_holds_up_only_who_would_start(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(script: str, *, limit: float) -> Any:
+        await asyncio.sleep(limit + 60)
+
+    node.add(Share(1))
+    monkeypatch.setattr(node, "run", hang)
+    monkeypatch.setattr(readying.readiness, "TIME_LIMIT", 0.05)
+    assert await node.look() == {"q-1": "did not say within 0.05 s what it has now"}
 
 
 def test_only_what_is_placed_and_built_is_due(node: Node) -> None:
