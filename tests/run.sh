@@ -71,9 +71,9 @@ check ruff check --quiet .
 check ruff format --check --quiet .
 check mypy
 
-# Most tests wait for a process or a line, so that four at once fit on two cores.
+# Most tests wait for a process or a line, so that five at once fit on two cores.
 again=0
-"$venv/bin/python" -m pytest -n 4 --dist worksteal "$@" || again=$?
+"$venv/bin/python" -m pytest -n 5 --dist worksteal "$@" || again=$?
 if [ "$again" = 1 ]; then
     # Machines that run this are slow and shared, and faults are played with real processes. Whoever fails here once and
     # passes alone is named: that is a bug to be found, in the test or in what it tests, but no reason to stop a change.
