@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
     """Put the files of the lab's tests at equal distances.
 
-    Each of several workers begins with a share of the list. Whoever got all of the lab's would end minutes after the rest.
+    Each of several workers begins with a share of the list: who got all of the lab's would end minutes after the rest.
     """
     lab: dict[Path, list[pytest.Item]] = {}
     rest = []
