@@ -39,21 +39,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"left out: {why}"))
 
 
-def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Put the files of the lab's tests at equal distances.
+SLOW = ("endtoend", "head", "lab")  # groups of tests that take seconds each
 
-    Each of several workers begins with a share of the list: who got all of the lab's would end minutes after the rest.
+
+def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Put the files of slow tests at equal distances.
+
+    Each of several workers begins with a share of the list: who got all of a slow group would end minutes after the rest.
     """
-    lab: dict[Path, list[pytest.Item]] = {}
+    slow: dict[Path, list[pytest.Item]] = {}
     rest = []
     for item in items:
-        if item.path.parent.name == "lab":
-            lab.setdefault(item.path, []).append(item)
+        if item.path.parent.name in SLOW:
+            slow.setdefault(item.path, []).append(item)
         else:
             rest.append(item)
-    spread = [] if lab else rest
-    for number, file in enumerate(lab.values()):
-        begin, end = (len(rest) * each // len(lab) for each in (number, number + 1))
+    spread = [] if slow else rest
+    for number, file in enumerate(slow.values()):
+        begin, end = (len(rest) * each // len(slow) for each in (number, number + 1))
         spread += [*file, *rest[begin:end]]
     return spread
 
