@@ -45,7 +45,7 @@ SLOW = ("endtoend", "head", "lab")  # groups of tests that take seconds each
 def _spread(items: list[pytest.Item]) -> list[pytest.Item]:
     """Put the files of slow tests at equal distances.
 
-    Each of several workers begins with a share of the list: who got all of a slow group would end minutes after the rest.
+    Each of several workers begins with a share of the list: who got all of a group would end minutes after the rest.
     """
     slow: dict[Path, list[pytest.Item]] = {}
     rest = []

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.node import probe
 from distribute_ssh.node.probe import Facts, Gpu, merge, parse, script
+from tests.support.wait import wait_for
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "probe"
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
@@ -151,7 +152,7 @@ def test_a_hanging_question_ends_at_its_limit_with_all_it_started(shell: list[st
     assert time.monotonic() - begun < 15
     assert facts.probes == {"fine": "1.0"}
     assert facts.broken["stuck"] == "did not answer within 1 s"
-    assert processes(marker) == []
+    wait_for(lambda: processes(marker) == [], "what was killed is gone")  # a busy machine takes a moment for it
 
 
 @pytest.mark.usefixtures("short_limit")
