@@ -186,9 +186,9 @@ def test_who_waits_at_a_pause_ends_it_with_ctrl_c(site: Site) -> None:
 def test_who_waits_at_a_pause_is_told_when_it_is_over(site: Site) -> None:
     site.local()
     began = time.monotonic()
-    command = site.do("pause", "--wait", "--for", "3")
+    command = site.do("pause", "--wait", "--for", "10")  # a busy machine takes seconds until it stands
     assert "here goes on" in command.said()
-    assert time.monotonic() - began > 2
+    assert time.monotonic() - began > 9
 
 
 @pytest.mark.sshd
