@@ -48,7 +48,7 @@ RUN = """\
 import time
 
 first = time.time()
-time.sleep(0.1)
+time.sleep(0.1)  # the rest
 with open("distribute_save/times", "w") as file:
     file.write(f"{first} {time.time()}")
 """

@@ -84,7 +84,7 @@ def coordinator(home: Home, seconds: float) -> tuple[float, float]:
     """Peak memory in MB and CPU seconds of a coordinator after so many seconds."""
     runner = subprocess.Popen([*DISTRIBUTE, "-q", "runner"], env=home.environment)
     try:
-        time.sleep(seconds)
+        time.sleep(seconds)  # what it is asked: what it costs to wait for so long
         status = Path(f"/proc/{runner.pid}/status").read_text()
         (peak,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
         ticks = Path(f"/proc/{runner.pid}/stat").read_text().rpartition(")")[2].split()

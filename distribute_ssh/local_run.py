@@ -213,7 +213,7 @@ class LocalRun:
                     elif is_over:
                         break
                     else:
-                        time.sleep(_LOOK)
+                        time.sleep(_LOOK)  # a file that grows tells nobody, and neither does a deadline
                     if limit is not None and not is_over and not ending and time.monotonic() - began > limit:
                         ending = State.TIMEOUT
                         self._end(token)

@@ -136,6 +136,21 @@ class Submitted:
         return Pulled(offered.batch, folder, files, unfinished)
 
 
+class Named:
+    """What a handle has in both forms."""
+
+    def __init__(self, submitted: Submitted) -> None:
+        self._submitted = submitted
+
+    @property
+    def name(self) -> str:
+        """`NAMESPACE/BATCH`, as commands know it."""
+        return self._submitted.name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__name__} {self.name}>"
+
+
 async def submit(
     source: Source, head: str | None, inventory: str | os.PathLike[str] | None, *, fresh: bool, replace: bool
 ) -> Submitted:

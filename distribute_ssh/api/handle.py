@@ -7,23 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from queue import SimpleQueue
 
 from distribute_ssh.api import core, engine
-from distribute_ssh.api.core import Source, Submitted
+from distribute_ssh.api.core import Named, Source
 from distribute_ssh.api.outcome import JobStatus, Outcome, Pulled
 
 
-class Handle:
+class Handle(Named):
     """A batch that was submitted, here or to a head."""
-
-    def __init__(self, submitted: Submitted) -> None:
-        self._submitted = submitted
-
-    @property
-    def name(self) -> str:
-        """`NAMESPACE/BATCH`, as commands know it."""
-        return self._submitted.name
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__name__} {self.name}>"
 
     def status(self) -> Outcome:
         """Every job as it is now."""

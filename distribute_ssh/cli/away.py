@@ -159,7 +159,7 @@ def _patiently(app: App, name: str, follow: Callable[[], T]) -> T:
             return follow()
         except UnreachableError as error:
             app.warn(f"{error.message}; {name} goes on there; coming back in {pause:.0f} s")
-            time.sleep(pause)
+            time.sleep(pause)  # growing: the line comes back when it does, and says nothing of it
     try:
         return follow()
     except UnreachableError as error:

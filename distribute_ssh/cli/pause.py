@@ -104,6 +104,9 @@ def _end(entry: NodeEntry, length: str | None, end: str | None, now: float) -> f
 
 def _pause(app: App, entry: NodeEntry, request: NodeRequest) -> int:
     lease, now = _carry_out(app, entry, request), time.time()
+    if lease is None and request.is_over(now):
+        app.warn(f"{entry.name}: the pause was over before the node had said that it stood")
+        return 1
     if lease is None or lease.token != request.token:
         said = f"it is paused {pause_words(lease, now)}" if lease else "it goes on"
         app.warn(f"{entry.name}: something else was said after this: {said}")

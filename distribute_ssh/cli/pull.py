@@ -176,13 +176,15 @@ def _document(pulled: Pulled, opened: Offered, target: Path, *, dry: bool) -> Do
         "here": sum(row.fate == "here" for row in files),
         "left_out": sum(row.fate == "left out" for row in files),
         "unverified": pulled.unverified,
-        "refused": [{"path": text_of(row.path), "why": row.why} for row in files if row.fate == "refused"],
+        # A link that was blocked is a problem already.
+        "refused": [
+            {"path": text_of(row.path), "why": row.why}
+            for row in files
+            if row.fate == "refused" and row.path not in pulled.problems
+        ],
         "problems": [{"path": text_of(path), "why": why} for path, why in sorted(pulled.problems.items())],
         "unfinished": opened.unfinished,
     }
-    # A link that was blocked is a problem already.
-    told = {each["path"] for each in content["problems"]}  # type: ignore[attr-defined]
-    content["refused"] = [each for each in content["refused"] if each["path"] not in told]  # type: ignore[attr-defined]
     if dry:
         rows = sorted(pulled.rows, key=lambda row: row.path)
         content["entries"] = [_entry(row) | {"fate": str(row.fate), "why": row.why} for row in rows]

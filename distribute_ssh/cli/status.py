@@ -37,7 +37,7 @@ def status(app: App, batch: str | None, watch: bool) -> None:
             shown = found
         if not watch or (batch is not None and found["batches"][0]["finished_at"]):
             return
-        time.sleep(WATCH)
+        time.sleep(WATCH)  # what is shown is asked anew at this pace; nobody announces changes to who looks on
 
 
 def _status(app: App, name: str | None) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class _Child:
             while self.process.poll() is None and time.monotonic() < end:
                 for stream in self.streams:
                     self.read(stream)
-                time.sleep(0.02)
+                time.sleep(0.02)  # its output has to be read meanwhile, or it could not end
             if self.process.poll() is not None:
                 return
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from distribute_ssh.model.inventory import NodeEntry
 from distribute_ssh.model.job import State
 from distribute_ssh.model.lease import Lease, NodeRequest
 from distribute_ssh.model.units import iso
@@ -189,6 +192,19 @@ def test_who_waits_at_a_pause_is_told_when_it_is_over(site: Site) -> None:
     command = site.do("pause", "--wait", "--for", "10")  # a busy machine takes seconds until it stands
     assert "here goes on" in command.said()
     assert time.monotonic() - began > 9
+
+
+def test_a_pause_that_was_over_before_its_node_answered_is_not_laid_to_somebody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = importlib.import_module("distribute_ssh.cli.pause")
+    monkeypatch.setattr(module, "_carry_out", lambda *_: None)
+    said: list[str] = []
+    app, entry = SimpleNamespace(warn=said.append), NodeEntry("lab1")
+    assert module._pause(app, entry, NodeRequest("t", 1.0, "ana", until=2.0)) == 1
+    assert said == ["lab1: the pause was over before the node had said that it stood"]
+    assert module._pause(app, entry, NodeRequest("t", 1.0, "ana", until=time.time() + 60)) == 1
+    assert "something else was said" in said[1]
 
 
 @pytest.mark.sshd

@@ -10,10 +10,10 @@ import json
 import os
 import signal
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.endtoend import site
 from tests.lab.disk import SERVICE
 from tests.lab.installed import PROGRAM, install
 from tests.lab.lab import Lab
@@ -41,33 +41,12 @@ print("hello from", JOB)
 """
 
 
-@dataclass
-class Command:
+class Command(site.Command):
     """A command of ours under way on a machine."""
-
-    process: subprocess.Popen[bytes]
-    out: Path
-    err: Path
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it has not ended."""
-        return self.process.poll() is None
-
-    def end(self) -> int:
-        """Wait for its end; the exit code."""
-        try:
-            return self.process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.process.args!r} did not end\n{self.said()}") from None
-
-    def said(self) -> str:
-        """What it printed for people."""
-        return self.err.read_text(errors="replace")
 
     def answer(self) -> dict[str, Any]:
         """What it printed with --json."""
-        found: dict[str, Any] = json.loads(self.out.read_text())
+        found: dict[str, Any] = json.loads(self.answered())
         return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import socket
@@ -16,21 +15,7 @@ import pytest
 
 from distribute_ssh.errors import StoreError, UsageError
 from distribute_ssh.store.spool import GRACE, Blob, Spool
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool")
-
-
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def content(spool: Spool) -> list[str]:
-    """Every file in the spool but its lock."""
-    return sorted(path.name for path in spool.root.rglob("*") if path.is_file() and path.name != "lock")
-
+from tests.support.spools import content, sha
 
 # ------------------------------------------------------------------------------------------------------ single files
 

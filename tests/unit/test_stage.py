@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,21 +14,7 @@ from distribute_ssh.errors import UsageError
 from distribute_ssh.model.job import Input
 from distribute_ssh.model.jobsfile import BatchSpec, parse
 from distribute_ssh.store.spool import Blob, Spool, StagedBatch, Tick, stage
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool")
-
-
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def content(spool: Spool) -> list[str]:
-    """Every file in the spool but its lock."""
-    return sorted(path.name for path in spool.root.rglob("*") if path.is_file() and path.name != "lock")
-
+from tests.support.spools import content, sha
 
 STUDY = """
 meta: {batch_name: b, namespace: n, capabilities: [], env: {A: 1}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import shutil
@@ -21,21 +20,7 @@ from hypothesis import strategies as st
 from distribute_ssh.errors import UsageError
 from distribute_ssh.store import tree
 from distribute_ssh.store.spool import Spool
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool")
-
-
-def sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def content(spool: Spool) -> list[str]:
-    """Every file in the spool but its lock."""
-    return sorted(path.name for path in spool.root.rglob("*") if path.is_file() and path.name != "lock")
-
+from tests.support.spools import content
 
 Shape = dict[bytes, tuple[str, bytes]]
 """A tree as data: name to (kind, content or target)."""
